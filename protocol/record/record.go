@@ -180,3 +180,38 @@ func (e *envelope) record(b []byte) Record {
 		CID: CIDOf(b), Bytes: b,
 	}
 }
+
+// Trusted reads bytes that were opened before, as a store holds them: it
+// checks that they hash to c, and leaves the signature unchecked.
+func Trusted(b []byte, c CID) (Record, error) {
+	if got := CIDOf(b); got != c {
+		return Record{}, fmt.Errorf("%w: bytes of %s hash to %s", ErrMalformed, c, got)
+	}
+	var e envelope
+	if err := Decode(b, &e); err != nil {
+		return Record{}, err
+	}
+	return e.record(b), nil
+}
+
+// Keep is how many records of a slot a node holds on to, newest first.
+// Of updates it is two: a node that is one round behind mixes the round that
+// it is in, not the one that its peers have reached.
+func (k Kind) Keep() int {
+	if k == KindUpdate {
+		return 2
+	}
+	return 1
+}
+
+// Catalogue is the group of the records that are not part of one task.
+const Catalogue = "catalogue"
+
+// Group is the set that a record is exchanged in when nodes compare what they
+// hold: its task's CID, or [Catalogue] for manifests and tasks themselves.
+func (s Slot) Group() string {
+	if s.Kind == KindManifest || s.Kind == KindTask {
+		return Catalogue
+	}
+	return s.Subject
+}

@@ -1,0 +1,349 @@
+// Package api is the daemon's local HTTP API: the types of its JSON, and a Go
+// client of it. The command line prints these types as they are with --json.
+package api
+
+import (
+	"village/protocol/dataset"
+	"village/protocol/learn"
+	"village/protocol/record"
+)
+
+// Exit codes of the command line, also carried by errors ("code").
+const (
+	CodeFailed         = 1
+	CodeUsage          = 2
+	CodeNotInitialised = 10
+	CodeHomeInUse      = 11
+	CodeNotRunning     = 12
+	CodeDenied         = 13
+	CodeInterrupted    = 130
+)
+
+// Error is an error that names the next command to try.
+type Error struct {
+	Schema  string `json:"schema"` // village.error/v1
+	Message string `json:"error"`
+	Next    string `json:"next"`
+	Code    int    `json:"code"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Errorf is in errors.go: func Fail(code int, next, format string, args ...any) *Error
+
+// Init is the answer of village init (made without a daemon).
+type Init struct {
+	Schema     string        `json:"schema"`
+	Home       string        `json:"home"`
+	PeerID     record.NodeID `json:"peer_id"`
+	Nation     string        `json:"nation"`
+	Name       string        `json:"name"`
+	Federation string        `json:"federation"`
+	Listen     []string      `json:"listen"`
+}
+
+// Identity is the answer of village id. Addresses is empty without a daemon.
+type Identity struct {
+	Schema     string        `json:"schema"`
+	PeerID     record.NodeID `json:"peer_id"`
+	Nation     string        `json:"nation"`
+	Name       string        `json:"name"`
+	Federation string        `json:"federation"`
+	Addresses  []string      `json:"addresses"` // each ends in /p2p/<peer-id>
+}
+
+// Status is the answer of village status.
+type Status struct {
+	Schema          string        `json:"schema"`
+	PeerID          record.NodeID `json:"peer_id"`
+	Nation          string        `json:"nation"`
+	Name            string        `json:"name"`
+	Federation      string        `json:"federation"`
+	Closed          bool          `json:"closed"` // a member list is set
+	Members         int           `json:"members"`
+	Peers           int           `json:"peers"`
+	Datasets        int           `json:"datasets"`
+	Tasks           []TaskSummary `json:"tasks"` // those not yet done
+	StoreBytes      uint64        `json:"store_bytes"`
+	FreeBytes       uint64        `json:"free_bytes"`
+	ResidentBytes   uint64        `json:"resident_bytes"`
+	BytesSent       uint64        `json:"bytes_sent"`
+	BytesReceived   uint64        `json:"bytes_received"`
+	MessagesDropped uint64        `json:"messages_dropped"`
+	MessagesRefused uint64        `json:"messages_refused"`
+	LastError       string        `json:"last_error"`
+	UptimeSeconds   float64       `json:"uptime_seconds"`
+}
+
+// Peer is one node that this node is, or wants to be, connected to.
+type Peer struct {
+	PeerID    record.NodeID `json:"peer_id"`
+	Nation    string        `json:"nation"` // as its newest manifest says; "" where it has none
+	Name      string        `json:"name"`
+	Addresses []string      `json:"addresses"`
+	Connected bool          `json:"connected"`
+}
+
+// Peers is the answer of village peer list and peer add.
+type Peers struct {
+	Schema string `json:"schema"`
+	Peers  []Peer `json:"peers"`
+}
+
+// Member is one node on the member list.
+type Member struct {
+	PeerID    record.NodeID `json:"peer_id"`
+	Connected bool          `json:"connected"`
+}
+
+// Members is the answer of village member list, add and remove.
+type Members struct {
+	Schema  string   `json:"schema"`
+	Closed  bool     `json:"closed"`
+	Members []Member `json:"members"`
+}
+
+// AddDataset asks to add the rows of a file. The daemon reads the file itself;
+// Path is absolute.
+type AddDataset struct {
+	Path    string          `json:"path"`
+	Columns []string        `json:"columns"` // names of the columns where the file has no header
+	Options dataset.Options `json:"options"`
+}
+
+// AddedDataset is the answer of village dataset add. Dropped and LeftOut are
+// exact and for the owner alone.
+type AddedDataset struct {
+	Schema  string            `json:"schema"`
+	CID     record.CID        `json:"cid"`
+	Name    string            `json:"name"`
+	Read    int               `json:"rows_read"`
+	Rows    uint64            `json:"rows"`
+	Dropped map[string]int    `json:"dropped"`
+	LeftOut map[string]string `json:"left_out"`
+	Hints   []string          `json:"hints"`
+}
+
+// Dataset is a manifest as it was published, with who published it.
+type Dataset struct {
+	CID    record.CID    `json:"cid"`
+	PeerID record.NodeID `json:"peer_id"`
+	Mine   bool          `json:"mine"`
+	dataset.Manifest
+}
+
+// Datasets is the answer of village dataset list.
+type Datasets struct {
+	Schema   string    `json:"schema"`
+	Datasets []Dataset `json:"datasets"`
+}
+
+// ShownDataset is the answer of village dataset show.
+type ShownDataset struct {
+	Schema string `json:"schema"`
+	Dataset
+}
+
+// Propose asks to publish a task. Zero values mean the defaults; Features empty
+// means every feature that all the nodes' datasets share.
+type Propose struct {
+	Name         string          `json:"name" toml:"name"`
+	Description  string          `json:"description" toml:"description"`
+	Target       string          `json:"target" toml:"target"`
+	Features     []string        `json:"features" toml:"features"`
+	Nodes        []record.NodeID `json:"nodes" toml:"nodes"`
+	Model        string          `json:"model" toml:"model"` // logistic, softmax; "" chooses by the number of classes
+	Rounds       uint64          `json:"rounds" toml:"rounds"`
+	LocalSteps   uint64          `json:"local_steps" toml:"local_steps"`
+	LearningRate float64         `json:"learning_rate" toml:"learning_rate"`
+	Batch        uint64          `json:"batch" toml:"batch"`
+	L2           *float64        `json:"l2" toml:"l2"`
+	Mixing       string          `json:"mixing" toml:"mixing"`
+	Seed         uint64          `json:"seed" toml:"seed"`
+	Tolerance    float64         `json:"tolerance" toml:"tolerance"`
+}
+
+// Proposed is the answer of village task propose.
+type Proposed struct {
+	Schema   string     `json:"schema"`
+	CID      record.CID `json:"cid"`
+	Name     string     `json:"name"`
+	StoredBy int        `json:"stored_by"` // peers that have stored the record
+	Warning  string     `json:"warning"`
+}
+
+// Join asks to enrol in a task; an undefined Dataset means the only own one
+// that fits.
+type Join struct {
+	Task    record.CID `json:"task"`
+	Dataset record.CID `json:"dataset"`
+}
+
+// Joined is the answer of village task join.
+type Joined struct {
+	Schema    string     `json:"schema"`
+	CID       record.CID `json:"cid"` // of the enrolment
+	Task      record.CID `json:"task"`
+	Dataset   record.CID `json:"dataset"`
+	TrainRows uint64     `json:"train_rows"`
+	TestRows  uint64     `json:"test_rows"`
+}
+
+// The stages of a task at a node.
+const (
+	StageEnrolling  = "enrolling"  // not every named node has enrolled
+	StageTraining   = "training"   // rounds are run
+	StageSealing    = "sealing"    // the last round is done; updates of others are missing
+	StageEvaluating = "evaluating" // the model stands; evaluations are missing
+	StageDone       = "done"
+)
+
+// TaskSummary is a task as this node sees it.
+type TaskSummary struct {
+	CID        record.CID      `json:"cid"`
+	Name       string          `json:"name"`
+	Proposer   record.NodeID   `json:"proposer"`
+	Named      bool            `json:"named"`  // this node is named in it
+	Joined     bool            `json:"joined"` // and has enrolled
+	Stage      string          `json:"stage"`
+	Round      uint64          `json:"round"` // this node's, or the highest seen where it does not take part
+	Rounds     uint64          `json:"rounds"`
+	WaitingFor []record.NodeID `json:"waiting_for"`
+	ModelCID   record.CID      `json:"model_cid"`
+	Error      string          `json:"error"`
+}
+
+// Tasks is the answer of village task list.
+type Tasks struct {
+	Schema string        `json:"schema"`
+	Tasks  []TaskSummary `json:"tasks"`
+}
+
+// TaskNode is a named node in village task show.
+type TaskNode struct {
+	PeerID    record.NodeID `json:"peer_id"`
+	Nation    string        `json:"nation"`
+	Name      string        `json:"name"`
+	Enrolled  bool          `json:"enrolled"`
+	Dataset   record.CID    `json:"dataset"`
+	TrainRows uint64        `json:"train_rows"`
+	Round     uint64        `json:"round"`
+	Evaluated bool          `json:"evaluated"`
+}
+
+// ShownTask is the answer of village task show and, an object a change, of
+// task watch.
+type ShownTask struct {
+	Schema string `json:"schema"`
+	TaskSummary
+	Description  string           `json:"description"`
+	Encoding     dataset.Encoding `json:"encoding"`
+	Target       string           `json:"target"`
+	Features     []string         `json:"features"`
+	Model        learn.Kind       `json:"model"`
+	LocalSteps   uint64           `json:"local_steps"`
+	LearningRate float64          `json:"learning_rate"`
+	Batch        uint64           `json:"batch"`
+	L2           float64          `json:"l2"`
+	Mixing       string           `json:"mixing"`
+	Seed         uint64           `json:"seed"`
+	Tolerance    float64          `json:"tolerance"`
+	Nodes        []TaskNode       `json:"nodes"`
+}
+
+// ModelSummary is a sealed model.
+type ModelSummary struct {
+	CID   record.CID `json:"cid"`
+	Task  record.CID `json:"task"`
+	Name  string     `json:"name"`
+	Model learn.Kind `json:"model"`
+	Bytes uint64     `json:"size_bytes"`
+}
+
+// Models is the answer of village model list.
+type Models struct {
+	Schema string         `json:"schema"`
+	Models []ModelSummary `json:"models"`
+}
+
+// ShownModel is the answer of village model show. Weights are for scaled
+// features: weight[o][i] belongs to output o and encoded column i.
+type ShownModel struct {
+	Schema string `json:"schema"`
+	ModelSummary
+	Encoding dataset.Encoding `json:"encoding"`
+	Scaling  dataset.Scaling  `json:"scaling"`
+	Columns  []string         `json:"columns"` // names of the encoded columns
+	Weight   [][]float64      `json:"weight"`
+	Bias     []float64        `json:"bias"`
+}
+
+// Report is the answer of village model report: local-only beside federated,
+// for every node and for all.
+type Report struct {
+	Schema   string          `json:"schema"`
+	CID      record.CID      `json:"cid"`    // of the model
+	Report   record.CID      `json:"report"` // of this report as an artifact; undefined until complete
+	Task     record.CID      `json:"task"`
+	Name     string          `json:"name"`
+	Target   string          `json:"target"`
+	Positive string          `json:"positive"`
+	Rounds   uint64          `json:"rounds"`
+	Missing  []record.NodeID `json:"missing"` // named nodes without an evaluation
+	Nodes    []NodeReport    `json:"nodes"`
+	AllRows  Pair            `json:"all_rows"`
+	Mean     MeanPair        `json:"mean_of_nodes"`
+}
+
+// NodeReport is one node's part of a report.
+type NodeReport struct {
+	PeerID    record.NodeID `json:"peer_id"`
+	Nation    string        `json:"nation"`
+	Name      string        `json:"name"`
+	TrainRows uint64        `json:"train_rows"`
+	TestRows  uint64        `json:"rows"`
+	Pair
+}
+
+// Pair sets what a node reaches alone beside what the federation reaches.
+type Pair struct {
+	Local     learn.Report `json:"local"`
+	Federated learn.Report `json:"federated"`
+}
+
+// MeanPair is a Pair of plain means over the nodes for which the metric is defined.
+type MeanPair struct {
+	Local     Metrics `json:"local"`
+	Federated Metrics `json:"federated"`
+}
+
+// Metrics are the three headline figures; an undefined one is null.
+type Metrics struct {
+	Accuracy *float64 `json:"accuracy"`
+	F1       *float64 `json:"f1"`
+	ROCAUC   *float64 `json:"roc_auc"`
+}
+
+// Predict asks for predictions of a CSV file's rows. Path is absolute.
+type Predict struct {
+	Model record.CID `json:"model"`
+	Path  string     `json:"path"`
+}
+
+// Predictions is the answer of village model predict. Probabilities has a row a
+// prediction, a column a class.
+type Predictions struct {
+	Schema        string      `json:"schema"`
+	CID           record.CID  `json:"cid"`
+	Classes       []string    `json:"classes"`
+	Predictions   []string    `json:"predictions"`
+	Probabilities [][]float64 `json:"probabilities"`
+}
+
+// Exported is the answer of village model export.
+type Exported struct {
+	Schema string     `json:"schema"`
+	CID    record.CID `json:"cid"`
+	Path   string     `json:"path"`
+	Bytes  uint64     `json:"size_bytes"`
+}
