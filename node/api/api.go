@@ -6,6 +6,7 @@ import (
 	"village/protocol/dataset"
 	"village/protocol/learn"
 	"village/protocol/record"
+	"village/protocol/task"
 )
 
 // Exit codes of the command line, also carried by errors ("code").
@@ -29,7 +30,20 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// Errorf is in errors.go: func Fail(code int, next, format string, args ...any) *Error
+// Version is the answer of village version (made without a daemon).
+type Version struct {
+	Schema  string `json:"schema"`
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	Commit  string `json:"commit"`
+}
+
+// Ready is what village daemon says when it serves.
+type Ready struct {
+	Schema  string `json:"schema"`
+	PeerID  string `json:"peer_id"`
+	Address string `json:"address"` // multiaddr ending in /p2p/<peer-id>
+}
 
 // Init is the answer of village init (made without a daemon).
 type Init struct {
@@ -126,9 +140,10 @@ type AddedDataset struct {
 
 // Dataset is a manifest as it was published, with who published it.
 type Dataset struct {
-	CID    record.CID    `json:"cid"`
-	PeerID record.NodeID `json:"peer_id"`
-	Mine   bool          `json:"mine"`
+	CID      record.CID    `json:"cid"`
+	PeerID   record.NodeID `json:"peer_id"`
+	Mine     bool          `json:"mine"`
+	Features []string      `json:"features"` // names of the feature columns
 	dataset.Manifest
 }
 
@@ -295,34 +310,13 @@ type Report struct {
 	Mean     MeanPair        `json:"mean_of_nodes"`
 }
 
-// NodeReport is one node's part of a report.
-type NodeReport struct {
-	PeerID    record.NodeID `json:"peer_id"`
-	Nation    string        `json:"nation"`
-	Name      string        `json:"name"`
-	TrainRows uint64        `json:"train_rows"`
-	TestRows  uint64        `json:"rows"`
-	Pair
-}
-
-// Pair sets what a node reaches alone beside what the federation reaches.
-type Pair struct {
-	Local     learn.Report `json:"local"`
-	Federated learn.Report `json:"federated"`
-}
-
-// MeanPair is a Pair of plain means over the nodes for which the metric is defined.
-type MeanPair struct {
-	Local     Metrics `json:"local"`
-	Federated Metrics `json:"federated"`
-}
-
-// Metrics are the three headline figures; an undefined one is null.
-type Metrics struct {
-	Accuracy *float64 `json:"accuracy"`
-	F1       *float64 `json:"f1"`
-	ROCAUC   *float64 `json:"roc_auc"`
-}
+// The parts of a [Report] are those that every node computes.
+type (
+	NodeReport = task.NodeResult
+	Pair       = task.Pair
+	MeanPair   = task.MeanPair
+	Metrics    = task.Metrics
+)
 
 // Predict asks for predictions of a CSV file's rows. Path is absolute.
 type Predict struct {
