@@ -3,10 +3,6 @@
 // and, under a task's [Encoding], numbers.
 package dataset
 
-import (
-	"village/protocol/record"
-)
-
 // Table is rows of raw text cells under named columns. A missing cell is "".
 type Table struct {
 	Columns []string
@@ -35,7 +31,7 @@ type Options struct {
 	Name        string
 	Target      string
 	Categorical []string            // columns whose numbers are codes
-	Levels      map[string][]string // levels to publish whatever their counts
+	Levels      map[string][]string // levels to publish whatever their counts; makes the column categorical
 	Ignore      []string            // columns to leave out of everything
 	Split       string              // column that says train or test; may be ""
 	Positive    string              // the target's positive level; may be ""
@@ -55,7 +51,7 @@ type Manifest struct {
 	Nation      string   `cbor:"nation" json:"nation"`   // ISO 3166-1 alpha-3
 	Node        string   `cbor:"node" json:"node"`       // display name of the owner's node
 	Created     uint64   `cbor:"created" json:"created"` // Unix seconds, for display only
-	Rows        uint64   `cbor:"rows" json:"rows"`       // rows after cleaning
+	Rows        uint64   `cbor:"rows" json:"rows"`       // rows after cleaning; 0 stands for 1 to 9
 	Target      string   `cbor:"target" json:"target"`
 	Positive    string   `cbor:"positive" json:"positive"`
 	Columns     []Column `cbor:"columns" json:"columns"` // target, features, split; in the file's order
@@ -74,8 +70,9 @@ type Column struct {
 	Levels []string   `cbor:"levels" json:"levels,omitempty"` // sorted; categorical only
 	// Hidden says that further levels exist whose names are not published.
 	Hidden bool `cbor:"hidden" json:"hidden,omitempty"`
-	// Statistics of a numeric column, empty under 10 rows: mean, standard
-	// deviation; and from 1,000 rows also the 1st and 99th percentile.
+	// Statistics of a numeric column: mean, population standard deviation; and
+	// from 1,000 rows also the 1st and 99th percentile. Empty under 10 rows, and
+	// where they would give away how many rows, fewer than 10, hold a value.
 	Statistics []float64 `cbor:"statistics" json:"statistics,omitempty"`
 }
 
@@ -94,6 +91,7 @@ type Cleaned struct {
 	Read     int               // rows read
 	Dropped  map[string]int    // exact counts by reason, for the owner alone
 	LeftOut  map[string]string // column left out -> why (ignored, empty, text of many levels)
+	Hints    []string          // what the owner may want to do better, a sentence each
 }
 
 // FeatureSpec is one feature of an encoding.
@@ -135,7 +133,3 @@ type Scaling struct {
 	Mean []float64 `cbor:"mean" json:"mean"`
 	SD   []float64 `cbor:"sd" json:"sd"`
 }
-
-// ManifestOf reads the payload of a manifest record and checks it as a peer's.
-// (implemented in manifest.go)
-var _ = record.KindManifest
