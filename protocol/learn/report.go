@@ -1,0 +1,150 @@
+package learn
+
+// Report is what counts say of a model, in the terms of scikit-learn's
+// classification_report with zero_division=0: a quotient whose divisor is 0
+// is 0. Nothing in it is NaN.
+type Report struct {
+	Rows     uint64   `json:"rows"`
+	Accuracy *float64 `json:"accuracy"` // null without rows
+	// F1 is that of the positive class where there are two classes, else
+	// the macro average; null without rows.
+	F1 *float64 `json:"f1"`
+	// ROCAUC is the area under the receiver operating characteristic, from
+	// histograms; with more than two classes the mean of each class against
+	// the rest, over the classes that have rows on both sides. It is null
+	// where there is none.
+	ROCAUC    *float64      `json:"roc_auc"`
+	Classes   []ClassReport `json:"classes"`
+	Micro     Average       `json:"micro_average"`    // over all rows alike: the accuracy
+	Macro     Average       `json:"macro_average"`    // over the task's classes alike, also those without a row
+	Weighted  Average       `json:"weighted_average"` // over the classes by their support
+	Confusion [][]uint64    `json:"confusion"`        // [true][predicted]
+}
+
+// ClassReport is how the model did on one class.
+type ClassReport struct {
+	Label     string  `json:"label"`
+	Precision float64 `json:"precision"` // of the rows predicted as this class, the share that is
+	Recall    float64 `json:"recall"`    // of the rows of this class, the share predicted as it
+	F1        float64 `json:"f1"`        // harmonic mean of the two
+	Support   uint64  `json:"support"`   // rows of this class
+}
+
+// Average is a mean over the classes.
+type Average struct {
+	Precision float64 `json:"precision"`
+	Recall    float64 `json:"recall"`
+	F1        float64 `json:"f1"`
+	Support   uint64  `json:"support"`
+}
+
+// Report computes the metrics. Classes are the labels by index; positive is the
+// label of which F1 is, where there are two. Counts that do not pass
+// [Counts.Check] for these classes have no rows to report.
+func (c Counts) Report(classes []string, positive string) Report {
+	k := len(classes)
+	if c.Check(k) != nil {
+		c = Counts{Confusion: make([]uint64, k*k)}
+	}
+	r := Report{Rows: c.Rows, Classes: make([]ClassReport, k), Confusion: make([][]uint64, k)}
+	predicted := make([]uint64, k)
+	for i := range k {
+		r.Confusion[i] = append([]uint64{}, c.Confusion[i*k:(i+1)*k]...)
+		for j, n := range r.Confusion[i] {
+			predicted[j] += n
+		}
+	}
+
+	correct := uint64(0)
+	for i, label := range classes {
+		support := uint64(0)
+		for _, n := range r.Confusion[i] {
+			support += n
+		}
+		hits := r.Confusion[i][i]
+		correct += hits
+		class := ClassReport{
+			Label:     label,
+			Precision: quotient(float64(hits), float64(predicted[i])),
+			Recall:    quotient(float64(hits), float64(support)),
+			F1:        quotient(2*float64(hits), float64(support)+float64(predicted[i])),
+			Support:   support,
+		}
+		r.Classes[i] = class
+		r.Macro.add(class, 1/float64(k))
+		r.Weighted.add(class, quotient(float64(support), float64(c.Rows)))
+	}
+	accuracy := quotient(float64(correct), float64(c.Rows))
+	r.Micro = Average{Precision: accuracy, Recall: accuracy, F1: accuracy, Support: c.Rows}
+	if c.Rows == 0 {
+		return r
+	}
+
+	r.Accuracy = &accuracy
+	f1 := r.Macro.F1
+	for _, class := range r.Classes {
+		if k == 2 && class.Label == positive {
+			f1 = class.F1
+		}
+	}
+	r.F1 = &f1
+	r.ROCAUC = c.rocAUC(k)
+	return r
+}
+
+// add adds a class's metrics by a weight. The conversions keep products from
+// being fused with sums, so that a report is the same on all architectures.
+func (a *Average) add(c ClassReport, weight float64) {
+	a.Precision += float64(weight * c.Precision)
+	a.Recall += float64(weight * c.Recall)
+	a.F1 += float64(weight * c.F1)
+	a.Support += c.Support
+}
+
+// quotient is a/b, or 0 where b is 0.
+func quotient(a, b float64) float64 {
+	if b == 0 {
+		return 0
+	}
+	return a / b
+}
+
+// rocAUC returns the mean area over the pairs of histograms that have rows on
+// both sides, nil where none has. The counts have passed Check.
+func (c Counts) rocAUC(classes int) *float64 {
+	pairs, _ := scored(classes)
+	positives := make([]float64, pairs*Bins)
+	negatives := make([]float64, pairs*Bins)
+	if unpack(c.Positives, len(positives), func(i int, n uint64) { positives[i] = float64(n) }) != nil ||
+		unpack(c.Negatives, len(negatives), func(i int, n uint64) { negatives[i] = float64(n) }) != nil {
+		return nil
+	}
+	sum, defined := 0.0, 0
+	for h := range pairs {
+		if a, ok := area(positives[h*Bins:][:Bins], negatives[h*Bins:][:Bins]); ok {
+			sum += a
+			defined++
+		}
+	}
+	if defined == 0 {
+		return nil
+	}
+	mean := sum / float64(defined)
+	return &mean
+}
+
+// area returns the share of pairs of a positive and a negative in which the
+// positive has the higher score, those within one bin counting half: the
+// trapezoids under the curve.
+func area(positives, negatives []float64) (a float64, ok bool) {
+	var below, all, won float64 // negatives in lower bins, positives, pairs won
+	for i, p := range positives {
+		won += float64(p * (below + negatives[i]/2))
+		below += negatives[i]
+		all += p
+	}
+	if all == 0 || below == 0 {
+		return 0, false
+	}
+	return min(won/(all*below), 1), true
+}
