@@ -1,0 +1,366 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"village/node/api"
+	"village/node/ingest"
+	"village/protocol/dataset"
+	"village/protocol/learn"
+	"village/protocol/member"
+	"village/protocol/record"
+	"village/protocol/task"
+	"village/storage"
+)
+
+// fewestRows is how many rows a dataset needs before the node publishes
+// statistics of them under a task: the mean of a few rows tells the rows.
+const fewestRows = 10
+
+// adding keeps two versions of one dataset from being numbered alike.
+var adding sync.Mutex
+
+// addDataset cleans a file's rows, keeps them at home, and publishes the
+// manifest.
+func (n *Node) addDataset(a api.AddDataset) (api.AddedDataset, error) {
+	if !filepath.IsAbs(a.Path) {
+		return api.AddedDataset{}, api.Fail(api.CodeUsage, "village dataset add FILE", "the path %q is not absolute", a.Path)
+	}
+	table, err := ingest.File(a.Path, a.Columns)
+	if err != nil {
+		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "%v", err)
+	}
+	cleaned, err := dataset.Clean(table, a.Options)
+	if err != nil {
+		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "%s: %v", filepath.Base(a.Path), err)
+	}
+	rows, err := encodeRows(cleaned.Table)
+	if err != nil {
+		return api.AddedDataset{}, err
+	}
+	config := n.home.Config()
+	manifest := cleaned.Manifest
+	manifest.Nation, manifest.Node = config.Nation, config.Name
+	manifest.Created = uint64(time.Now().Unix())
+	salt := make([]byte, 32)
+	rand.Read(salt)
+	commitment := sha256.Sum256(append(slices.Clone(salt), rows...))
+	manifest.Commitment = commitment[:]
+
+	adding.Lock()
+	defer adding.Unlock()
+	slot := record.Slot{Kind: record.KindManifest, Subject: manifest.Name, Author: n.home.ID}
+	version := uint64(1)
+	if held := n.store.Held(slot); len(held) > 0 {
+		version = held[0].Number + 1
+	}
+	r, err := record.Sign(n.home.Key, config.Federation, record.KindManifest, manifest.Name, version, manifest)
+	if err != nil {
+		return api.AddedDataset{}, err
+	}
+	if _, err := dataset.ManifestOf(r); err != nil {
+		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "peers would refuse this dataset: %v", err)
+	}
+	// Rows and salt first: a manifest that stands has its rows behind it.
+	if err := n.store.PutRows(r.CID, rows); err != nil {
+		return api.AddedDataset{}, fmt.Errorf("cannot keep the rows: %w", err)
+	}
+	if err := n.store.PutPrivate("salt/"+r.CID.String(), salt); err != nil {
+		return api.AddedDataset{}, fmt.Errorf("cannot keep the salt: %w", err)
+	}
+	// A newer version will replace this record, but not the tasks that it joined.
+	if err := n.store.PutPrivate("manifest/"+r.CID.String(), r.Bytes); err != nil {
+		return api.AddedDataset{}, fmt.Errorf("cannot keep the manifest: %w", err)
+	}
+	if err := n.announce(r); err != nil {
+		return api.AddedDataset{}, err
+	}
+	return api.AddedDataset{
+		Schema: "village.dataset.add/v1", CID: r.CID, Name: manifest.Name,
+		Read: cleaned.Read, Rows: manifest.Rows, Dropped: cleaned.Dropped, LeftOut: cleaned.LeftOut, Hints: cleaned.Hints,
+	}, nil
+}
+
+// announce makes an own record durable and then tells the others.
+func (n *Node) announce(r record.Record) error {
+	content, err := n.decode(r)
+	if err != nil {
+		return err
+	}
+	if _, err := n.store.PutRecord(r); err != nil {
+		return fmt.Errorf("cannot store the record: %w", err)
+	}
+	n.learn(r, content)
+	if err := n.network.Publish(r); err != nil {
+		n.log.Warn("gossip refused a record; peers will pull it", "error", err)
+	}
+	return nil
+}
+
+// encodeRows and decodeRows keep a cleaned table as CSV.
+func encodeRows(t dataset.Table) ([]byte, error) {
+	var b bytes.Buffer
+	w := csv.NewWriter(&b)
+	if err := w.Write(t.Columns); err != nil {
+		return nil, err
+	}
+	if err := w.WriteAll(t.Rows); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func decodeRows(b []byte) (dataset.Table, error) {
+	rows, err := csv.NewReader(bytes.NewReader(b)).ReadAll()
+	if err != nil || len(rows) == 0 {
+		return dataset.Table{}, fmt.Errorf("the rows at home are damaged: %w", err)
+	}
+	return dataset.Table{Columns: rows[0], Rows: rows[1:]}, nil
+}
+
+// site reads the rows of an own dataset for a task.
+func (n *Node) site(id record.CID, t task.Task, manifest record.CID) (*member.Site, error) {
+	m, err := n.manifest(manifest)
+	if err != nil {
+		return nil, err
+	}
+	b, err := n.store.Rows(manifest)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the rows of dataset %q: %w", m.Name, err)
+	}
+	rows, err := decodeRows(b)
+	if err != nil {
+		return nil, err
+	}
+	split := ""
+	for _, c := range m.Columns {
+		if c.Role == dataset.Split {
+			split = c.Name
+		}
+	}
+	return member.NewSite(n.home.ID, id, t, rows, split)
+}
+
+// manifest reads a manifest, also an own one that a newer version has replaced.
+func (n *Node) manifest(cid record.CID) (dataset.Manifest, error) {
+	r, err := n.store.Record(cid)
+	if errors.Is(err, storage.ErrNotFound) {
+		var b []byte
+		if b, err = n.store.Private("manifest/" + cid.String()); err == nil {
+			r, err = record.Trusted(b, cid)
+		}
+	}
+	if err != nil {
+		return dataset.Manifest{}, fmt.Errorf("dataset %s: %w", cid, err)
+	}
+	return dataset.ManifestOf(r)
+}
+
+// datasets lists the manifests held.
+func (n *Node) datasets() []api.Dataset {
+	list := []api.Dataset{}
+	for _, r := range n.store.Records(record.KindManifest) {
+		if d, err := n.describe(r); err == nil {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+func (n *Node) describe(r record.Record) (api.Dataset, error) {
+	m, err := dataset.ManifestOf(r)
+	if err != nil {
+		return api.Dataset{}, err
+	}
+	return api.Dataset{CID: r.CID, PeerID: r.Author, Mine: r.Author == n.home.ID, Features: m.Features(), Manifest: m}, nil
+}
+
+// propose publishes a task.
+func (n *Node) propose(ctx context.Context, p api.Propose) (api.Proposed, error) {
+	t, err := n.draft(p)
+	if err != nil {
+		return api.Proposed{}, err
+	}
+	subject, err := t.Subject()
+	if err != nil {
+		return api.Proposed{}, err
+	}
+	r, err := record.Sign(n.home.Key, n.home.Config().Federation, record.KindTask, subject, 0, t)
+	if err != nil {
+		return api.Proposed{}, err
+	}
+	if err := n.announce(r); err != nil {
+		return api.Proposed{}, err
+	}
+	answer := api.Proposed{Schema: "village.task.propose/v1", CID: r.CID, Name: t.Name, StoredBy: n.network.Deliver(ctx, r)}
+	if answer.StoredBy == 0 && (len(t.Nodes) > 1 || !t.Named(n.home.ID)) {
+		answer.Warning = "no peer has stored the task yet; keep this daemon running until one has connected"
+	}
+	return answer, nil
+}
+
+// draft fills in what a proposal leaves out, from the manifests of the nodes
+// that it names.
+func (n *Node) draft(p api.Propose) (task.Task, error) {
+	const next = "village dataset list"
+	if p.Target == "" || len(p.Nodes) == 0 {
+		return task.Task{}, api.Fail(api.CodeUsage, "village task propose --help", "a task needs a target and the nodes that may take part")
+	}
+	nodes := slices.Clone(p.Nodes)
+	slices.SortFunc(nodes, record.NodeID.Compare)
+	nodes = slices.Compact(nodes)
+	var manifests []dataset.Manifest
+	for _, id := range nodes {
+		m, err := n.fitting(id, p.Target, p.Features)
+		if err != nil {
+			return task.Task{}, api.Fail(api.CodeFailed, next, "%v", err)
+		}
+		manifests = append(manifests, m)
+	}
+	encoding, err := dataset.NewEncoding(p.Target, p.Features, manifests)
+	if err != nil {
+		return task.Task{}, api.Fail(api.CodeFailed, next, "%v", err)
+	}
+	t := task.New(p.Name, encoding, nodes)
+	t.Description, t.Created = p.Description, uint64(time.Now().Unix())
+	t.Seed, t.Batch, t.Tolerance = p.Seed, p.Batch, p.Tolerance
+	if p.Model != "" {
+		t.Model = learn.Kind(p.Model)
+	}
+	set(&t.Rounds, p.Rounds)
+	set(&t.LocalSteps, p.LocalSteps)
+	set(&t.LearningRate, p.LearningRate)
+	set(&t.Mixing, p.Mixing)
+	if p.L2 != nil {
+		t.L2 = *p.L2
+	}
+	if err := t.Check(); err != nil {
+		return task.Task{}, api.Fail(api.CodeUsage, "village task propose --help", "%v", err)
+	}
+	return t, nil
+}
+
+func set[T comparable](to *T, v T) {
+	var zero T
+	if v != zero {
+		*to = v
+	}
+}
+
+// fitting finds the newest dataset of a node that has the target and features.
+func (n *Node) fitting(id record.NodeID, target string, features []string) (dataset.Manifest, error) {
+	var newest *dataset.Manifest
+	var lack error
+	for _, d := range n.datasets() {
+		if d.PeerID != id {
+			continue
+		}
+		if err := d.Fits(target, features); err != nil {
+			lack = fmt.Errorf("dataset %q of %s: %w", d.Name, d.Node, err)
+		} else if newest == nil || d.Created >= newest.Created {
+			m := d.Manifest
+			newest = &m
+		}
+	}
+	switch {
+	case newest != nil:
+		return *newest, nil
+	case lack != nil:
+		return dataset.Manifest{}, lack
+	}
+	return dataset.Manifest{}, fmt.Errorf("no dataset of node %s is known here; it may not have added one, or this node has not been connected to it", id)
+}
+
+// join enrols in a task with an own dataset.
+func (n *Node) join(ctx context.Context, j api.Join) (api.Joined, error) {
+	n.mu.RLock()
+	t, known := n.tasks[j.Task]
+	n.mu.RUnlock()
+	if !known {
+		return api.Joined{}, api.Fail(api.CodeFailed, "village task list", "task %s is not known here", j.Task)
+	}
+	if !t.Named(n.home.ID) {
+		return api.Joined{}, api.Fail(api.CodeDenied, "village task show "+j.Task.String(), "the task does not name this node")
+	}
+	cid, err := n.chooseDataset(t, j)
+	if err != nil {
+		return api.Joined{}, err
+	}
+	site, err := n.site(j.Task, t, cid)
+	if err != nil {
+		return api.Joined{}, api.Fail(api.CodeFailed, "village dataset show "+cid.String(), "%v", err)
+	}
+	train, test := site.Rows()
+	if train+test < fewestRows {
+		return api.Joined{}, api.Fail(api.CodeDenied, "village dataset list --mine",
+			"the dataset has %d rows; with fewer than %d, the statistics that a task publishes would tell the rows", train+test, fewestRows)
+	}
+	config := n.home.Config()
+	var enrolled task.Enrolled
+	var ok, twice bool
+	if err := n.ask(ctx, func() {
+		run := n.runs[j.Task]
+		if _, twice = run.member.Enrolment(n.home.ID); twice {
+			return
+		}
+		run.site = site
+		n.step(run, member.Enrol{Enrolment: site.Enrolment(cid, config.Nation, config.Name)})
+		enrolled, ok = run.member.Enrolment(n.home.ID)
+	}); err != nil {
+		return api.Joined{}, err
+	}
+	switch {
+	case twice:
+		return api.Joined{}, api.Fail(api.CodeFailed, "village task show "+j.Task.String(), "this node has joined the task already")
+	case !ok:
+		return api.Joined{}, api.Fail(api.CodeFailed, "village status", "the enrolment could not be stored")
+	}
+	return api.Joined{
+		Schema: "village.task.join/v1", CID: enrolled.CID, Task: j.Task, Dataset: cid,
+		TrainRows: uint64(train), TestRows: uint64(test),
+	}, nil
+}
+
+// chooseDataset checks the dataset that was named for a task, or finds the only
+// own one that fits.
+func (n *Node) chooseDataset(t task.Task, j api.Join) (record.CID, error) {
+	features := make([]string, len(t.Encoding.Features))
+	for i, f := range t.Encoding.Features {
+		features[i] = f.Name
+	}
+	var fit []api.Dataset
+	var lack error
+	for _, d := range n.datasets() {
+		if !d.Mine || j.Dataset.Defined() && d.CID != j.Dataset {
+			continue
+		}
+		if err := d.Fits(t.Encoding.Target, features); err != nil {
+			lack = fmt.Errorf("dataset %q: %w", d.Name, err)
+		} else {
+			fit = append(fit, d)
+		}
+	}
+	const next = "village dataset list --mine"
+	switch {
+	case len(fit) == 1:
+		return fit[0].CID, nil
+	case len(fit) > 1:
+		return record.CID{}, api.Fail(api.CodeUsage, fmt.Sprintf("village task join %s --dataset %s", j.Task, fit[0].CID),
+			"%d own datasets fit the task; name the one to use", len(fit))
+	case lack != nil:
+		return record.CID{}, api.Fail(api.CodeFailed, next, "%v", lack)
+	case j.Dataset.Defined():
+		return record.CID{}, api.Fail(api.CodeFailed, next, "%s is not a dataset of this node", j.Dataset)
+	}
+	return record.CID{}, api.Fail(api.CodeFailed, "village dataset add FILE --name N --target "+t.Encoding.Target, "this node has no dataset")
+}

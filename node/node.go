@@ -1,0 +1,186 @@
+// Package node is the daemon of one nation: it wires the home, the store, the
+// network and the machines of the tasks together, performs what the machines
+// ask for, and serves the local API.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"village/node/home"
+	"village/node/p2p"
+	"village/protocol/record"
+	"village/protocol/task"
+	"village/storage"
+)
+
+// Node is a running daemon.
+type Node struct {
+	home    *home.Home
+	log     *slog.Logger
+	started time.Time
+	store   *storage.Store
+	network *p2p.Network
+
+	// tasks is read by the network's goroutines and written by none but the
+	// loop's and learn's.
+	mu    sync.RWMutex
+	tasks map[record.CID]task.Task
+
+	loop      chan func() // what the one goroutine that owns runs does next
+	runs      map[record.CID]*run
+	work      chan struct{} // a place for each piece of training at a time
+	quit      context.Context
+	stop      context.CancelFunc
+	waiting   sync.WaitGroup // goroutines of this node
+	changed   chan struct{}  // closed and replaced when a task has moved
+	changedMu sync.Mutex
+	lastError atomic.Pointer[string]
+}
+
+// Run runs the daemon of a home until ctx ends, and calls ready once it serves
+// with the address that peers can dial.
+func Run(ctx context.Context, h *home.Home, ready func(peerID, address string)) (err error) {
+	if err := h.Lock(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.Unlock()) }()
+	n, err := New(h)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	server, err := n.serve()
+	if err != nil {
+		return err
+	}
+	defer server.close()
+	ready(h.ID.String(), n.network.Addrs()[0])
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-server.failed:
+		return fmt.Errorf("the local API stopped: %w", err)
+	}
+}
+
+// New opens the store of a locked home, restores the tasks from it and joins
+// the network.
+func New(h *home.Home) (*Node, error) {
+	config := h.Config()
+	listen, err := config.ListenAddrs()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		home: h, started: time.Now(),
+		log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		tasks:   map[record.CID]task.Task{},
+		loop:    make(chan func(), 1024),
+		runs:    map[record.CID]*run{},
+		work:    make(chan struct{}, max(1, runtime.NumCPU()-1)),
+		changed: make(chan struct{}),
+	}
+	n.quit, n.stop = context.WithCancel(context.Background())
+	if n.store, err = storage.Open(h.StoreDir()); err != nil {
+		return nil, err
+	}
+	for _, damage := range n.store.Damaged() {
+		n.fail(fmt.Errorf("the store had a damaged record, which peers will be asked for: %s", damage))
+	}
+	n.restore()
+	n.network, err = p2p.New(p2p.Config{
+		Key: h.Key, Federation: config.Federation,
+		Listen: listen, Announce: config.Announce, Peers: config.Peers, MDNS: config.MDNS,
+		Members: members(config, h.ID), Logger: n.log,
+	}, n.store, n.receive)
+	if err != nil {
+		return nil, errors.Join(err, n.store.Close())
+	}
+	n.waiting.Add(1)
+	go n.drive()
+	n.resume()
+	return n, nil
+}
+
+// Close leaves the network, ends the work and closes the store.
+func (n *Node) Close() error {
+	err := n.network.Close()
+	n.stop()
+	n.waiting.Wait()
+	return errors.Join(err, n.store.Close())
+}
+
+// members is the allow-list that a config stands for: nil where it is open.
+func members(c home.Config, self record.NodeID) []record.NodeID {
+	if c.Members == nil {
+		return nil
+	}
+	return append([]record.NodeID{self}, c.Members...)
+}
+
+// drive is the loop: the one goroutine that touches the machines.
+func (n *Node) drive() {
+	defer n.waiting.Done()
+	for {
+		select {
+		case do := <-n.loop:
+			do()
+		case <-n.quit.Done():
+			return
+		}
+	}
+}
+
+// post hands something to the loop, and waits while it is full.
+func (n *Node) post(do func()) {
+	select {
+	case n.loop <- do:
+	case <-n.quit.Done():
+	}
+}
+
+// ask has the loop do something and waits until it is done.
+func (n *Node) ask(ctx context.Context, do func()) error {
+	done := make(chan struct{})
+	n.post(func() { do(); close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.quit.Done():
+		return errors.New("the daemon is stopping")
+	}
+}
+
+// now is the time that the machines see: monotonic, from the daemon's start.
+func (n *Node) now() time.Duration { return time.Since(n.started) }
+
+// fail notes an error that no caller waits for.
+func (n *Node) fail(err error) {
+	text := err.Error()
+	n.lastError.Store(&text)
+	n.log.Error(text)
+}
+
+// notify wakes everyone who watches a task.
+func (n *Node) notify() {
+	n.changedMu.Lock()
+	defer n.changedMu.Unlock()
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+func (n *Node) watch() <-chan struct{} {
+	n.changedMu.Lock()
+	defer n.changedMu.Unlock()
+	return n.changed
+}

@@ -1,0 +1,545 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"village/node/api"
+	"village/node/home"
+	"village/node/ingest"
+	"village/protocol/record"
+	"village/protocol/task"
+	"village/storage"
+)
+
+// maxRequest is the largest body of a request in bytes.
+const maxRequest = 1 << 20
+
+// server answers the local API.
+type server struct {
+	http   *http.Server
+	failed chan error
+	stop   context.CancelFunc // ends the watchers
+}
+
+// serve listens on the home's socket.
+func (n *Node) serve() (*server, error) {
+	listener, err := n.home.Listen()
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(n.quit)
+	s := &server{failed: make(chan error, 1), stop: stop}
+	s.http = &http.Server{
+		Handler:           local(n.routes(ctx)),
+		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+	}
+	go func() {
+		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- err
+		}
+	}()
+	return s, nil
+}
+
+// close lets requests end for a while, and then ends them.
+func (s *server) close() {
+	s.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close()
+	}
+}
+
+// local refuses what does not come from our own client: a browser cannot set
+// the header without asking, and sends an Origin.
+func local(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(api.Header) != api.HeaderValue || r.Header.Get("Origin") != "" || r.Header.Get("Referer") != "" {
+			fail(w, api.Fail(api.CodeDenied, "village status", "the local API answers the village command alone"))
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (n *Node) routes(ctx context.Context) http.Handler {
+	mux := http.NewServeMux()
+	handle(mux, "GET "+api.PathID, func(*http.Request) (any, error) { return n.identity(), nil })
+	handle(mux, "GET "+api.PathStatus, func(r *http.Request) (any, error) { return n.status(r.Context()) })
+	handle(mux, "GET "+api.PathPeers, func(*http.Request) (any, error) { return n.peers("village.peer.list/v1"), nil })
+	handle(mux, "POST "+api.PathPeers, with(n.addPeer))
+	handle(mux, "GET "+api.PathMembers, func(*http.Request) (any, error) { return n.memberList("village.member.list/v1"), nil })
+	handle(mux, "POST "+api.PathMembers, with(func(_ context.Context, a api.AddMember) (any, error) { return n.addMember(a.PeerID) }))
+	handle(mux, "DELETE "+api.PathMember, func(r *http.Request) (any, error) {
+		id, err := record.ParseNodeID(r.PathValue("id"))
+		if err != nil {
+			return nil, api.Fail(api.CodeUsage, "village member list", "%v", err)
+		}
+		return n.removeMember(id)
+	})
+	handle(mux, "GET "+api.PathDatasets, func(r *http.Request) (any, error) { return n.listDatasets(r), nil })
+	handle(mux, "POST "+api.PathDatasets, with(func(_ context.Context, a api.AddDataset) (any, error) { return n.addDataset(a) }))
+	handle(mux, "GET "+api.PathDataset, byCID(n.showDataset))
+	handle(mux, "GET "+api.PathTasks, func(r *http.Request) (any, error) { return n.listTasks(r.Context()) })
+	handle(mux, "POST "+api.PathTasks, with(func(ctx context.Context, p api.Propose) (any, error) { return n.propose(ctx, p) }))
+	handle(mux, "GET "+api.PathTask, byCID(func(ctx context.Context, c record.CID) (any, error) {
+		return n.showTask(ctx, c, "village.task.show/v1")
+	}))
+	mux.HandleFunc("GET "+api.PathTaskWatch, func(w http.ResponseWriter, r *http.Request) { n.watchTask(ctx, w, r) })
+	handle(mux, "POST "+api.PathTaskJoin, with(func(ctx context.Context, j api.Join) (any, error) { return n.join(ctx, j) }))
+	handle(mux, "GET "+api.PathModels, func(r *http.Request) (any, error) { return n.listModels(r.Context()) })
+	handle(mux, "GET "+api.PathModel, byCID(n.showModel))
+	handle(mux, "GET "+api.PathModelReport, byCID(n.report))
+	mux.HandleFunc("GET "+api.PathModelBytes, n.modelBytes)
+	handle(mux, "POST "+api.PathPredict, with(n.predict))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, api.Fail(api.CodeUsage, "village --help", "the API has no %s %s", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+// handle writes what f returns as JSON.
+func handle(mux *http.ServeMux, pattern string, f func(*http.Request) (any, error)) {
+	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		answer, err := f(r)
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(answer)
+	})
+}
+
+// with reads the JSON body that f wants.
+func with[T any](f func(context.Context, T) (any, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		var question T
+		d := json.NewDecoder(r.Body)
+		d.DisallowUnknownFields()
+		if err := d.Decode(&question); err != nil {
+			return nil, api.Fail(api.CodeUsage, "village --help", "the request is not understood: %v", err)
+		}
+		return f(r.Context(), question)
+	}
+}
+
+func byCID(f func(context.Context, record.CID) (any, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		cid, err := record.ParseCID(r.PathValue("cid"))
+		if err != nil {
+			return nil, api.Fail(api.CodeUsage, "village task list", "%v", err)
+		}
+		return f(r.Context(), cid)
+	}
+}
+
+func fail(w http.ResponseWriter, err error) {
+	e := api.AsError(err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.HTTPStatus())
+	json.NewEncoder(w).Encode(e)
+}
+
+func (n *Node) identity() api.Identity {
+	c := n.home.Config()
+	return api.Identity{
+		Schema: "village.id/v1", PeerID: n.home.ID, Nation: c.Nation, Name: c.Name,
+		Federation: c.Federation, Addresses: n.network.Addrs(),
+	}
+}
+
+func (n *Node) status(ctx context.Context) (api.Status, error) {
+	c, traffic := n.home.Config(), n.network.Stats()
+	s := api.Status{
+		Schema: "village.status/v1", PeerID: n.home.ID, Nation: c.Nation, Name: c.Name, Federation: c.Federation,
+		Closed: c.Members != nil, Members: len(members(c, n.home.ID)),
+		Datasets: len(n.store.Records(record.KindManifest)), Tasks: []api.TaskSummary{},
+		StoreBytes: n.store.Bytes(), FreeBytes: n.store.FreeBytes(), ResidentBytes: resident(),
+		BytesSent: traffic.BytesSent, BytesReceived: traffic.BytesReceived,
+		MessagesDropped: traffic.Dropped, MessagesRefused: traffic.Refused,
+		UptimeSeconds: n.now().Seconds(),
+	}
+	if text := n.lastError.Load(); text != nil {
+		s.LastError = *text
+	}
+	for _, p := range n.network.Peers() {
+		if p.Connected {
+			s.Peers++
+		}
+	}
+	tasks, err := n.listTasks(ctx)
+	for _, t := range tasks.Tasks {
+		if t.Stage != api.StageDone {
+			s.Tasks = append(s.Tasks, t)
+		}
+	}
+	return s, err
+}
+
+// resident is the process's resident memory in bytes, 0 where the system does
+// not tell.
+func resident() uint64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseUint(fields[1], 10, 64)
+	return pages * uint64(os.Getpagesize())
+}
+
+func (n *Node) peers(schema string) api.Peers {
+	answer := api.Peers{Schema: schema, Peers: []api.Peer{}}
+	manifests := n.datasets()
+	for _, p := range n.network.Peers() {
+		peer := api.Peer{PeerID: p.ID, Addresses: p.Addrs, Connected: p.Connected}
+		newest := uint64(0)
+		for _, d := range manifests {
+			if d.PeerID == p.ID && d.Created >= newest {
+				newest, peer.Nation, peer.Name = d.Created, d.Nation, d.Node
+			}
+		}
+		answer.Peers = append(answer.Peers, peer)
+	}
+	return answer
+}
+
+// addPeer connects to a peer and, if that works, stays connected for good.
+func (n *Node) addPeer(ctx context.Context, a api.AddPeer) (any, error) {
+	if err := home.CheckPeer(a.Address); err != nil {
+		return nil, api.Fail(api.CodeUsage, "village id, on the other node, prints its address", "%v", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if err := n.network.Connect(ctx, a.Address); err != nil {
+		return nil, api.Fail(api.CodeFailed, "village status", "cannot connect to %s: %v", a.Address, err)
+	}
+	err := n.home.Update(func(c *home.Config) error {
+		if !slices.Contains(c.Peers, a.Address) {
+			c.Peers = append(c.Peers, a.Address)
+		}
+		return nil
+	})
+	return n.peers("village.peer.add/v1"), err
+}
+
+func (n *Node) memberList(schema string) api.Members {
+	c := n.home.Config()
+	connected := map[record.NodeID]bool{n.home.ID: true}
+	for _, p := range n.network.Peers() {
+		connected[p.ID] = connected[p.ID] || p.Connected
+	}
+	answer := api.Members{Schema: schema, Closed: c.Members != nil, Members: []api.Member{}}
+	for _, id := range members(c, n.home.ID) {
+		answer.Members = append(answer.Members, api.Member{PeerID: id, Connected: connected[id]})
+	}
+	return answer
+}
+
+// addMember lists a node; the first one closes the federation.
+func (n *Node) addMember(id record.NodeID) (any, error) {
+	err := n.changeMembers(func(m []record.NodeID) []record.NodeID {
+		if m == nil {
+			m = []record.NodeID{}
+		}
+		if id != n.home.ID && !slices.Contains(m, id) {
+			m = append(m, id)
+		}
+		return m
+	})
+	return n.memberList("village.member.add/v1"), err
+}
+
+func (n *Node) removeMember(id record.NodeID) (any, error) {
+	if !slices.Contains(n.home.Config().Members, id) {
+		return nil, api.Fail(api.CodeFailed, "village member list", "%s is not on the member list", id)
+	}
+	err := n.changeMembers(func(m []record.NodeID) []record.NodeID {
+		return slices.DeleteFunc(m, func(other record.NodeID) bool { return other == id })
+	})
+	return n.memberList("village.member.remove/v1"), err
+}
+
+func (n *Node) changeMembers(change func([]record.NodeID) []record.NodeID) error {
+	err := n.home.Update(func(c *home.Config) error {
+		c.Members = change(c.Members)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	n.network.SetMembers(members(n.home.Config(), n.home.ID))
+	return nil
+}
+
+func (n *Node) listDatasets(r *http.Request) api.Datasets {
+	mine, domain := r.URL.Query().Get("mine") == "1", r.URL.Query().Get("domain")
+	list := slices.DeleteFunc(n.datasets(), func(d api.Dataset) bool {
+		return mine && !d.Mine || domain != "" && d.Domain != domain
+	})
+	return api.Datasets{Schema: "village.dataset.list/v1", Datasets: list}
+}
+
+func (n *Node) showDataset(_ context.Context, cid record.CID) (any, error) {
+	r, err := n.store.Record(cid)
+	if err != nil || r.Kind != record.KindManifest {
+		return nil, api.Fail(api.CodeFailed, "village dataset list", "no dataset %s is known here", cid)
+	}
+	d, err := n.describe(r)
+	return api.ShownDataset{Schema: "village.dataset.show/v1", Dataset: d}, err
+}
+
+func (n *Node) listTasks(ctx context.Context) (api.Tasks, error) {
+	answer := api.Tasks{Schema: "village.task.list/v1", Tasks: []api.TaskSummary{}}
+	err := n.ask(ctx, func() {
+		for _, run := range n.ordered() {
+			answer.Tasks = append(answer.Tasks, n.summary(run))
+		}
+	})
+	return answer, err
+}
+
+// ordered returns the runs by age; the loop alone calls it.
+func (n *Node) ordered() []*run {
+	runs := make([]*run, 0, len(n.runs))
+	for _, run := range n.runs {
+		runs = append(runs, run)
+	}
+	slices.SortFunc(runs, func(a, b *run) int {
+		if a.task.Created != b.task.Created {
+			return int(int64(a.task.Created) - int64(b.task.Created))
+		}
+		return strings.Compare(a.id.KeyString(), b.id.KeyString())
+	})
+	return runs
+}
+
+func (n *Node) summary(run *run) api.TaskSummary {
+	model, _ := run.member.Model()
+	_, joined := run.member.Enrolment(n.home.ID)
+	return api.TaskSummary{
+		CID: run.id, Name: run.task.Name, Proposer: run.proposer,
+		Named: run.task.Named(n.home.ID), Joined: joined,
+		Stage: string(run.member.Stage()), Round: run.member.Round(), Rounds: run.task.Rounds,
+		WaitingFor: run.member.WaitingFor(), ModelCID: model, Error: run.err,
+	}
+}
+
+func (n *Node) showTask(ctx context.Context, cid record.CID, schema string) (api.ShownTask, error) {
+	var answer api.ShownTask
+	found := false
+	err := n.ask(ctx, func() {
+		if run := n.runs[cid]; run != nil {
+			found, answer = true, n.shown(run, schema)
+		}
+	})
+	if err == nil && !found {
+		err = api.Fail(api.CodeFailed, "village task list", "no task %s is known here", cid)
+	}
+	return answer, err
+}
+
+func (n *Node) shown(run *run, schema string) api.ShownTask {
+	t := run.task
+	answer := api.ShownTask{
+		Schema: schema, TaskSummary: n.summary(run),
+		Description: t.Description, Encoding: t.Encoding, Target: t.Encoding.Target, Features: []string{},
+		Model: t.Model, LocalSteps: t.LocalSteps, LearningRate: t.LearningRate, Batch: t.Batch, L2: t.L2,
+		Mixing: t.Mixing, Seed: t.Seed, Tolerance: t.Tolerance, Nodes: []api.TaskNode{},
+	}
+	for _, f := range t.Encoding.Features {
+		answer.Features = append(answer.Features, f.Name)
+	}
+	for _, id := range t.Nodes {
+		e, enrolled := run.member.Enrolment(id)
+		answer.Nodes = append(answer.Nodes, api.TaskNode{
+			PeerID: id, Nation: e.Nation, Name: e.Node, Enrolled: enrolled, Dataset: e.Manifest,
+			TrainRows: e.Moments.Count, Round: run.member.RoundOf(id), Evaluated: run.member.HasEvaluated(id),
+		})
+	}
+	return answer
+}
+
+// watchTask writes a line for every change of a task until it is done.
+func (n *Node) watchTask(ctx context.Context, w http.ResponseWriter, r *http.Request) {
+	cid, err := record.ParseCID(r.PathValue("cid"))
+	if err != nil {
+		fail(w, api.Fail(api.CodeUsage, "village task list", "%v", err))
+		return
+	}
+	var last api.ShownTask
+	lines := json.NewEncoder(w)
+	for first := true; ; first = false {
+		changed := n.watch()
+		t, err := n.showTask(r.Context(), cid, "village.task.watch/v1")
+		switch {
+		case err != nil && first:
+			fail(w, err)
+			return
+		case err != nil:
+			lines.Encode(api.AsError(err))
+			return
+		}
+		if first || !reflect.DeepEqual(t, last) {
+			if first {
+				w.Header().Set("Content-Type", "application/x-ndjson")
+			}
+			last = t
+			if lines.Encode(t) != nil || http.NewResponseController(w).Flush() != nil || t.Stage == api.StageDone {
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		case <-ctx.Done():
+			lines.Encode(api.Fail(api.CodeFailed, "village daemon", "the daemon is stopping"))
+			return
+		}
+	}
+}
+
+// sealed calls f in the loop with the run that has sealed a model.
+func (n *Node) sealed(ctx context.Context, cid record.CID, f func(*run, *task.Model) error) error {
+	var failed error = api.Fail(api.CodeFailed, "village model list", "no model %s is known here", cid)
+	err := n.ask(ctx, func() {
+		for _, run := range n.runs {
+			if model, m := run.member.Model(); model == cid && model.Defined() {
+				failed = f(run, m)
+				return
+			}
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+func (n *Node) listModels(ctx context.Context) (api.Models, error) {
+	answer := api.Models{Schema: "village.model.list/v1", Models: []api.ModelSummary{}}
+	err := n.ask(ctx, func() {
+		for _, run := range n.ordered() {
+			if model, _ := run.member.Model(); model.Defined() {
+				answer.Models = append(answer.Models, modelSummary(run))
+			}
+		}
+	})
+	return answer, err
+}
+
+func modelSummary(run *run) api.ModelSummary {
+	cid, m := run.member.Model()
+	return api.ModelSummary{CID: cid, Task: run.id, Name: run.task.Name, Model: m.Spec.Kind, Bytes: uint64(run.size)}
+}
+
+func (n *Node) showModel(ctx context.Context, cid record.CID) (any, error) {
+	var answer api.ShownModel
+	err := n.sealed(ctx, cid, func(run *run, m *task.Model) error {
+		answer = api.ShownModel{
+			Schema: "village.model.show/v1", ModelSummary: modelSummary(run), Encoding: m.Encoding,
+			Scaling: m.Scaling, Columns: m.Encoding.Names(),
+		}
+		answer.Weight, answer.Bias = m.Weights()
+		return nil
+	})
+	return answer, err
+}
+
+func (n *Node) report(ctx context.Context, cid record.CID) (any, error) {
+	var answer api.Report
+	err := n.sealed(ctx, cid, func(run *run, _ *task.Model) error {
+		res, artifact, err := n.results(ctx, run)
+		answer = api.Report{
+			Schema: "village.model.report/v1", CID: res.CID, Report: artifact, Task: res.Task, Name: res.Name,
+			Target: res.Target, Positive: res.Positive, Rounds: res.Rounds, Missing: res.Missing,
+			Nodes: res.Nodes, AllRows: res.AllRows, Mean: res.Mean,
+		}
+		return err
+	})
+	return answer, err
+}
+
+// model reads a stored model.
+func (n *Node) model(ctx context.Context, cid record.CID) (task.Model, error) {
+	artifact, size, err := n.store.Artifact(ctx, cid)
+	if errors.Is(err, storage.ErrNotFound) {
+		return task.Model{}, api.Fail(api.CodeFailed, "village model list", "no model %s is stored here", cid)
+	}
+	if err != nil {
+		return task.Model{}, err
+	}
+	defer artifact.Close()
+	if size > 2*task.MaxVector+(64<<20) {
+		return task.Model{}, api.Fail(api.CodeFailed, "village model list", "%s is too large for a model", cid)
+	}
+	b, err := io.ReadAll(artifact)
+	if err != nil {
+		return task.Model{}, err
+	}
+	m, err := task.UnmarshalModel(b)
+	if err != nil {
+		return task.Model{}, api.Fail(api.CodeFailed, "village model list", "%s is not a model: %v", cid, err)
+	}
+	return m, nil
+}
+
+func (n *Node) modelBytes(w http.ResponseWriter, r *http.Request) {
+	cid, err := record.ParseCID(r.PathValue("cid"))
+	if err != nil {
+		fail(w, api.Fail(api.CodeUsage, "village model list", "%v", err))
+		return
+	}
+	if _, err := n.model(r.Context(), cid); err != nil {
+		fail(w, err)
+		return
+	}
+	artifact, size, err := n.store.Artifact(r.Context(), cid)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer artifact.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	io.Copy(w, artifact)
+}
+
+func (n *Node) predict(ctx context.Context, p api.Predict) (any, error) {
+	m, err := n.model(ctx, p.Model)
+	if err != nil {
+		return nil, err
+	}
+	next := "village model show " + p.Model.String()
+	table, err := ingest.File(p.Path, nil)
+	if err != nil {
+		return nil, api.Fail(api.CodeFailed, next, "%v", err)
+	}
+	probabilities, err := m.Predict(table)
+	if err != nil {
+		return nil, api.Fail(api.CodeFailed, next, "%v", err)
+	}
+	answer := api.Predictions{
+		Schema: "village.model.predict/v1", CID: p.Model, Classes: m.Encoding.Classes,
+		Predictions: make([]string, len(probabilities)), Probabilities: probabilities,
+	}
+	for i, row := range probabilities {
+		answer.Predictions[i] = m.Encoding.Classes[m.Class(row)]
+	}
+	return answer, nil
+}

@@ -1,0 +1,58 @@
+package task
+
+import (
+	"slices"
+
+	"village/protocol/dataset"
+	"village/protocol/record"
+)
+
+// Enrolled is an enrolment with who signed it and where to find it.
+type Enrolled struct {
+	CID    record.CID
+	Author record.NodeID
+	Enrolment
+}
+
+// Roster is the set of enrolments that a task trains with, in peer-ID order. It
+// fixes the weights and the scaling for good.
+type Roster struct {
+	CID     record.CID // of the list of the enrolments' CIDs
+	Members []Enrolled
+	Scaling dataset.Scaling
+}
+
+// RosterOf makes the roster of enrolments that were checked by [EnrolmentOf].
+// Every node that holds the same enrolments gets the same bits.
+func RosterOf(enrolments []Enrolled) (Roster, error) {
+	r := Roster{Members: slices.Clone(enrolments)}
+	slices.SortFunc(r.Members, func(a, b Enrolled) int { return a.Author.Compare(b.Author) })
+	cids := make([]record.CID, len(r.Members))
+	moments := make([]dataset.Moments, len(r.Members))
+	for i, m := range r.Members {
+		cids[i], moments[i] = m.CID, m.Moments
+	}
+	b, err := record.Encode(cids)
+	if err != nil {
+		return Roster{}, err
+	}
+	r.CID = record.CIDOf(b)
+	merged, err := dataset.Merge(moments)
+	if err != nil {
+		return Roster{}, err
+	}
+	r.Scaling = merged.Scaling()
+	return r, nil
+}
+
+// Index is the place of a node in the roster, or -1.
+func (r Roster) Index(id record.NodeID) int {
+	i, found := slices.BinarySearchFunc(r.Members, id, func(m Enrolled, id record.NodeID) int { return m.Author.Compare(id) })
+	if !found {
+		return -1
+	}
+	return i
+}
+
+// Weight is the number of training rows of member i.
+func (r Roster) Weight(i int) uint64 { return r.Members[i].Moments.Count }

@@ -1,0 +1,320 @@
+// Package task holds what the nodes say to each other while they train one
+// model: the task itself, enrolments, updates and evaluations, the roster that
+// the enrolments make, and the model and results that anyone computes from them.
+//
+// Everything that a peer sent is checked here, against bounds alone or against
+// the task, before it reaches a machine.
+package task
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"unicode/utf8"
+
+	"village/protocol/dataset"
+	"village/protocol/learn"
+	"village/protocol/mixing"
+	"village/protocol/record"
+	"village/protocol/safetensors"
+)
+
+// Bounds of a task.
+const (
+	MaxNodes      = 200
+	MaxRounds     = 1_000_000
+	MaxLocalSteps = 100_000
+	// MaxVector is the largest vector, in bytes, that rides inside an update.
+	MaxVector = 32 << 10
+)
+
+// Errors that the checks wrap.
+var (
+	// ErrInvalid is a record that every node must refuse.
+	ErrInvalid = errors.New("invalid record")
+	// ErrForeign is a record of a node that the task does not name.
+	ErrForeign = errors.New("author is not named in the task")
+)
+
+// Task is the payload of a task record. It carries everything that training
+// needs to be the same at every node; the proposer has no further role.
+type Task struct {
+	Name         string           `cbor:"name" json:"name"`
+	Description  string           `cbor:"description" json:"description"`
+	Created      uint64           `cbor:"created" json:"created"` // Unix seconds, for display only
+	Encoding     dataset.Encoding `cbor:"encoding" json:"encoding"`
+	Nodes        []record.NodeID  `cbor:"nodes" json:"nodes"` // those that may take part, in peer-ID order
+	Model        learn.Kind       `cbor:"model" json:"model"`
+	Rounds       uint64           `cbor:"rounds" json:"rounds"`
+	LocalSteps   uint64           `cbor:"local_steps" json:"local_steps"`
+	LearningRate float64          `cbor:"learning_rate" json:"learning_rate"`
+	Batch        uint64           `cbor:"batch" json:"batch"` // rows a step; 0 = all
+	L2           float64          `cbor:"l2" json:"l2"`
+	Mixing       string           `cbor:"mixing" json:"mixing"`
+	Seed         uint64           `cbor:"seed" json:"seed"`
+	// Tolerance ends the training early, at the first round that every node
+	// entered with a mix no further than this (in any parameter) from its mix
+	// before. 0 = never.
+	Tolerance float64 `cbor:"tolerance" json:"tolerance"`
+}
+
+// Spec is the shape of the task's model.
+func (t Task) Spec() learn.Spec {
+	return learn.Spec{Kind: t.Model, Inputs: t.Encoding.Width(), Classes: len(t.Encoding.Classes)}
+}
+
+// Named tells whether a node may take part.
+func (t Task) Named(id record.NodeID) bool {
+	_, found := slices.BinarySearchFunc(t.Nodes, id, record.NodeID.Compare)
+	return found
+}
+
+// Check refuses a task that no node could or should run.
+func (t Task) Check() error {
+	if err := CheckName(t.Name); err != nil {
+		return err
+	}
+	if len(t.Description) > 4096 || !utf8.ValidString(t.Description) {
+		return fmt.Errorf("a description is at most 4096 bytes of UTF-8")
+	}
+	if err := t.Encoding.Check(); err != nil {
+		return err
+	}
+	if err := t.Spec().Check(); err != nil {
+		return err
+	}
+	if size := 8 * t.Spec().Params(); size > MaxVector {
+		return fmt.Errorf("the model has %d parameters; at most %d are possible, so use fewer features or classes", t.Spec().Params(), MaxVector/8)
+	}
+	if len(t.Nodes) == 0 || len(t.Nodes) > MaxNodes {
+		return fmt.Errorf("a task names 1 to %d nodes, not %d", MaxNodes, len(t.Nodes))
+	}
+	for i := 1; i < len(t.Nodes); i++ {
+		if t.Nodes[i-1].Compare(t.Nodes[i]) >= 0 {
+			return errors.New("a task's nodes are in peer-ID order and named once")
+		}
+	}
+	switch {
+	case t.Rounds < 1 || t.Rounds > MaxRounds:
+		return fmt.Errorf("a task has 1 to %d rounds, not %d", MaxRounds, t.Rounds)
+	case t.LocalSteps < 1 || t.LocalSteps > MaxLocalSteps:
+		return fmt.Errorf("a round has 1 to %d local steps, not %d", MaxLocalSteps, t.LocalSteps)
+	case !(t.LearningRate > 0) || t.LearningRate > 1e6:
+		return fmt.Errorf("a learning rate is above 0 and at most 1e6, not %g", t.LearningRate)
+	case t.Batch > 1<<31:
+		return fmt.Errorf("a batch of %d rows is too large", t.Batch)
+	case !(t.L2 >= 0) || t.L2 > 1e6:
+		return fmt.Errorf("l2 is 0 to 1e6, not %g", t.L2)
+	case !(t.Tolerance >= 0) || math.IsInf(t.Tolerance, 0):
+		return fmt.Errorf("a tolerance is 0 or above, not %g", t.Tolerance)
+	}
+	return mixing.Check(t.Mixing)
+}
+
+// CheckName refuses what cannot be a display name: UTF-8 of 1 to 64 characters
+// without control or bidirectional ones, which could forge lines of a terminal.
+func CheckName(s string) error {
+	if !utf8.ValidString(s) {
+		return errors.New("a name is UTF-8 text")
+	}
+	if n := utf8.RuneCountInString(s); n < 1 || n > 64 {
+		return fmt.Errorf("a name has 1 to 64 characters, not %d", n)
+	}
+	for _, r := range s {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x200e && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0x61c {
+			return fmt.Errorf("a name has no control or bidirectional characters, such as %U", r)
+		}
+	}
+	return nil
+}
+
+// Subject is the subject of a task's record: it makes each task a slot of its own.
+func (t Task) Subject() (string, error) {
+	b, err := record.Encode(t)
+	if err != nil {
+		return "", err
+	}
+	return subject(b), nil
+}
+
+func subject(payload []byte) string {
+	sum := sha256.Sum256(payload)
+	return hex.EncodeToString(sum[:])
+}
+
+// Enrolment is the payload of an enrolment record: a node's signed yes to a task.
+type Enrolment struct {
+	Task     record.CID `cbor:"task" json:"task"`
+	Manifest record.CID `cbor:"manifest" json:"manifest"` // of the dataset that it trains on
+	Nation   string     `cbor:"nation" json:"nation"`
+	Node     string     `cbor:"node" json:"node"` // display name
+	// Moments of the encoded features over the training rows. Their count is
+	// the node's weight.
+	Moments dataset.Moments `cbor:"moments" json:"moments"`
+}
+
+// Update is the payload of an update record: a node's parameters after the
+// local steps of a round, the number of the record.
+type Update struct {
+	Task   record.CID `cbor:"task" json:"task"`
+	Roster record.CID `cbor:"roster" json:"roster"` // what it was trained with: RosterOf(...).CID
+	Weight uint64     `cbor:"weight" json:"weight"`
+	// Settled says that the mix it was trained from had come to rest: see
+	// Task.Tolerance.
+	Settled bool   `cbor:"settled" json:"settled"`
+	Vector  []byte `cbor:"vector" json:"-"` // safetensors: "bias" and "weight", F64
+
+	Params []float64 `cbor:"-" json:"-"` // Vector decoded
+}
+
+// Evaluation is the payload of an evaluation record: counts over a node's own
+// test rows, of the model and of what the node reaches alone.
+type Evaluation struct {
+	Task      record.CID   `cbor:"task" json:"task"`
+	Model     record.CID   `cbor:"model" json:"model"`
+	Local     learn.Counts `cbor:"local" json:"local"`
+	Federated learn.Counts `cbor:"federated" json:"federated"`
+}
+
+// NewUpdate encodes params into the update's vector.
+func NewUpdate(u Update, spec learn.Spec) (Update, error) {
+	b, err := safetensors.Marshal(spec.Tensors(u.Params), nil)
+	u.Vector = b
+	return u, err
+}
+
+// TaskOf reads and checks a task record.
+func TaskOf(r record.Record) (Task, error) {
+	var t Task
+	if err := decode(r, record.KindTask, &t); err != nil {
+		return Task{}, err
+	}
+	if r.Subject != subject(r.Payload) || r.Number != 0 {
+		return Task{}, fmt.Errorf("%w: a task's subject is its payload's hash", ErrInvalid)
+	}
+	if err := t.Check(); err != nil {
+		return Task{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return t, nil
+}
+
+// EnrolmentOf reads an enrolment record and checks it against its task.
+func EnrolmentOf(r record.Record, t Task) (Enrolment, error) {
+	var e Enrolment
+	if err := decode(r, record.KindEnrolment, &e); err != nil {
+		return Enrolment{}, err
+	}
+	err := check(r, t, e.Task, r.Number == 0)
+	if err == nil {
+		err = e.Moments.Check(t.Encoding.Width())
+	}
+	if err == nil {
+		err = CheckName(e.Node)
+	}
+	if err == nil && (len(e.Nation) != 3 || CheckName(e.Nation) != nil) {
+		err = errors.New("a nation is a code of three letters")
+	}
+	if err == nil && e.Moments.Count > mixing.MaxWeight/MaxNodes {
+		err = fmt.Errorf("%d rows are too many", e.Moments.Count)
+	}
+	if err != nil {
+		return Enrolment{}, fmt.Errorf("%w: enrolment: %w", ErrInvalid, err)
+	}
+	return e, nil
+}
+
+// UpdateOf reads an update record and checks it against its task: the number of
+// its round, the shape of its vector and that every parameter can be averaged.
+func UpdateOf(r record.Record, t Task) (Update, error) {
+	var u Update
+	if err := decode(r, record.KindUpdate, &u); err != nil {
+		return Update{}, err
+	}
+	err := check(r, t, u.Task, r.Number >= 1 && r.Number <= t.Rounds)
+	if err == nil && len(u.Vector) > MaxVector+4096 {
+		err = fmt.Errorf("vector of %d bytes", len(u.Vector))
+	}
+	if err == nil && (u.Weight == 0 || u.Weight > mixing.MaxWeight/MaxNodes) {
+		err = fmt.Errorf("weight %d", u.Weight)
+	}
+	if err == nil {
+		u.Params, err = vector(u.Vector, t.Spec())
+	}
+	if err == nil {
+		err = mixing.NewSum(len(u.Params)).Add(1, u.Params)
+	}
+	if err != nil {
+		return Update{}, fmt.Errorf("%w: update: %w", ErrInvalid, err)
+	}
+	return u, nil
+}
+
+// vector reads parameters and insists on the one way to write them, so that no
+// two updates with the same parameters have other bytes.
+func vector(b []byte, spec learn.Spec) ([]float64, error) {
+	tensors, metadata, err := safetensors.Unmarshal(b, safetensors.Limits{Tensors: 2, Dims: 2})
+	if err != nil {
+		return nil, err
+	}
+	if len(metadata) != 0 {
+		return nil, errors.New("vector with metadata")
+	}
+	params, err := spec.FromTensors(tensors)
+	if err != nil {
+		return nil, err
+	}
+	again, err := safetensors.Marshal(spec.Tensors(params), nil)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Equal(again, b) {
+		return nil, errors.New("vector is not in canonical form")
+	}
+	return params, nil
+}
+
+// EvaluationOf reads an evaluation record and checks it against its task.
+func EvaluationOf(r record.Record, t Task) (Evaluation, error) {
+	var e Evaluation
+	if err := decode(r, record.KindEvaluation, &e); err != nil {
+		return Evaluation{}, err
+	}
+	err := check(r, t, e.Task, r.Number == 0)
+	for _, c := range []learn.Counts{e.Local, e.Federated} {
+		if err == nil {
+			err = c.Check(len(t.Encoding.Classes))
+		}
+	}
+	if err == nil && e.Local.Rows != e.Federated.Rows {
+		err = errors.New("local and federated count other rows")
+	}
+	if err != nil {
+		return Evaluation{}, fmt.Errorf("%w: evaluation: %w", ErrInvalid, err)
+	}
+	return e, nil
+}
+
+func decode(r record.Record, kind record.Kind, v any) error {
+	if r.Kind != kind {
+		return fmt.Errorf("%w: a record of kind %q, not %q", ErrInvalid, r.Kind, kind)
+	}
+	if err := record.Decode(r.Payload, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
+func check(r record.Record, t Task, named record.CID, numberFits bool) error {
+	switch {
+	case named.String() != r.Subject:
+		return errors.New("subject and payload name two tasks")
+	case !numberFits:
+		return fmt.Errorf("number %d", r.Number)
+	case !t.Named(r.Author):
+		return ErrForeign
+	}
+	return nil
+}
