@@ -1,0 +1,245 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/multiformats/go-multiaddr"
+)
+
+const (
+	redialMin, redialMax = time.Second, time.Minute
+	// A connection that lasted so long was a good one, and the next attempt
+	// after it is soon.
+	redialSteady = 10 * time.Second
+	// Peers that were found and not configured are given up after so many
+	// failures, and at most so many are kept.
+	foundFailures, maxFound = 8, 64
+)
+
+// keepers are the peers that the node redials for as long as it runs.
+type keepers struct {
+	mu    sync.Mutex
+	peers map[peer.ID]*keeper
+	found int // of these, not configured
+}
+
+type keeper struct {
+	id         peer.ID
+	addrs      []multiaddr.Multiaddr // under keepers.mu
+	configured bool                  // under keepers.mu
+	lost       chan struct{}         // the connection ended
+	now        chan struct{}         // do not wait any longer
+}
+
+func newKeepers() *keepers { return &keepers{peers: make(map[peer.ID]*keeper)} }
+
+// add returns a keeper to start, nil where none is needed.
+func (k *keepers) add(info peer.AddrInfo, configured bool) *keeper {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if t := k.peers[info.ID]; t != nil {
+		if configured {
+			for _, a := range info.Addrs {
+				if !slices.ContainsFunc(t.addrs, a.Equal) {
+					t.addrs = append(slices.Clip(t.addrs), a)
+				}
+			}
+			if !t.configured {
+				k.found--
+			}
+			t.configured = true
+		} else if !t.configured {
+			t.addrs = info.Addrs
+		}
+		signal(t.now)
+		return nil
+	}
+	if !configured {
+		if k.found >= maxFound {
+			return nil
+		}
+		k.found++
+	}
+	t := &keeper{
+		id: info.ID, addrs: info.Addrs, configured: configured,
+		lost: make(chan struct{}, 1), now: make(chan struct{}, 1),
+	}
+	k.peers[info.ID] = t
+	return t
+}
+
+// giveUp forgets a peer that was only found.
+func (k *keepers) giveUp(t *keeper) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if t.configured {
+		return false
+	}
+	delete(k.peers, t.id)
+	k.found--
+	return true
+}
+
+func (k *keepers) addrsOf(t *keeper) []multiaddr.Multiaddr {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return t.addrs
+}
+
+// list returns the configured peers.
+func (k *keepers) list() map[peer.ID][]multiaddr.Multiaddr {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := make(map[peer.ID][]multiaddr.Multiaddr)
+	for id, t := range k.peers {
+		if t.configured {
+			out[id] = slices.Clone(t.addrs)
+		}
+	}
+	return out
+}
+
+func (k *keepers) gone(p peer.ID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if t := k.peers[p]; t != nil {
+		signal(t.lost)
+	}
+}
+
+// retry ends the waiting of all.
+func (k *keepers) retry() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, t := range k.peers {
+		signal(t.now)
+	}
+}
+
+func parsePeer(s string) (peer.AddrInfo, error) {
+	info, err := peer.AddrInfoFromString(s)
+	if err != nil || len(info.Addrs) == 0 {
+		return peer.AddrInfo{}, fmt.Errorf("%q is not a peer's address: it looks like /ip4/203.0.113.7/tcp/4811/p2p/12D3KooW..., as that peer's 'village id' prints it", s)
+	}
+	if _, ok := nodeID(info.ID); !ok {
+		return peer.AddrInfo{}, fmt.Errorf("%q is not a node: its peer ID is not that of an Ed25519 key", s)
+	}
+	return *info, nil
+}
+
+// Connect connects to a peer, given as a multiaddr that ends in /p2p/ and its
+// ID, and keeps connected from then on: an error other than that of a wrong
+// address says that the first attempt failed, and the node goes on trying.
+func (n *Network) Connect(ctx context.Context, addr string) error {
+	info, err := parsePeer(addr)
+	if err != nil {
+		return err
+	}
+	if info.ID == n.host.ID() {
+		return fmt.Errorf("%q is this node itself", addr)
+	}
+	if !n.members.hasPeer(info.ID) {
+		return fmt.Errorf("%s is not a member of this federation: add it with 'village member add %s'", info.ID, info.ID)
+	}
+	if !n.work.enter() {
+		return errors.New("the node is stopping")
+	}
+	defer n.work.leave()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.ctx, cancel)()
+	err = n.dial(ctx, info)
+	n.keep(info, true)
+	if err != nil {
+		return fmt.Errorf("cannot reach %s yet, and will go on trying: %w", info.ID, err)
+	}
+	return nil
+}
+
+func (n *Network) dial(ctx context.Context, info peer.AddrInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	// libp2p has a backoff of its own, which would make ours fail unseen.
+	if s, ok := n.host.Network().(*swarm.Swarm); ok {
+		s.Backoff().Clear(info.ID)
+	}
+	return n.host.Connect(ctx, info)
+}
+
+// keep redials a peer from now on.
+func (n *Network) keep(info peer.AddrInfo, configured bool) {
+	if info.ID == n.host.ID() {
+		return
+	}
+	if configured {
+		n.host.ConnManager().Protect(info.ID, "configured")
+	}
+	if t := n.keepers.add(info, configured); t != nil {
+		n.spawn(func() { n.redial(t) })
+	}
+}
+
+func (n *Network) redial(t *keeper) {
+	delay, failures := redialMin, 0
+	for {
+		start := time.Now()
+		err := n.dial(n.ctx, peer.AddrInfo{ID: t.id, Addrs: n.keepers.addrsOf(t)})
+		if err == nil {
+			failures = 0
+			for n.isConnected(t.id) {
+				select {
+				case <-n.ctx.Done():
+					return
+				case <-t.lost:
+				}
+			}
+			if time.Since(start) > redialSteady {
+				delay = redialMin
+			}
+		} else {
+			n.log.Debug("dialling a peer", "peer", t.id, "error", err)
+			if failures++; failures >= foundFailures && n.keepers.giveUp(t) {
+				return
+			}
+		}
+		timer := time.NewTimer(jitter(delay))
+		select {
+		case <-n.ctx.Done():
+			timer.Stop()
+			return
+		case <-t.now:
+			timer.Stop()
+			delay = redialMin
+		case <-timer.C:
+			delay = min(2*delay, redialMax)
+		}
+	}
+}
+
+// startMDNS looks for nodes of the federation on the local network. A network
+// that has no multicast is no reason not to run.
+func (n *Network) startMDNS() {
+	s := mdns.NewMdnsService(n.host, n.names.mdns, found{n})
+	if err := s.Start(); err != nil {
+		n.log.Warn("nodes on the local network will not be found: name them with 'village peer add'", "error", err)
+		return
+	}
+	n.mdns = s
+}
+
+// found hears of nodes that mDNS finds.
+type found struct{ n *Network }
+
+func (f found) HandlePeerFound(info peer.AddrInfo) {
+	if f.n.members.hasPeer(info.ID) {
+		f.n.keep(info, false)
+	}
+}
