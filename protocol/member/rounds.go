@@ -137,7 +137,7 @@ func (m *Member) mix(round uint64) []float64 {
 		}
 	}
 	if sum.Weight() == 0 {
-		return spec.Init(seed(m.id))
+		return Start(m.id, m.task)
 	}
 	return sum.Mean()
 }

@@ -67,7 +67,7 @@ func (s *Site) Train(e Train) ([]float64, error) {
 func (s *Site) Evaluate(e Evaluate) (task.Evaluation, error) {
 	spec := s.task.Spec()
 	own := s.moments.Scaling()
-	alone, err := spec.Train(spec.Init(seed(s.id)), scaled(s.train, own), s.steps(e.Model.Round*s.task.LocalSteps, 0))
+	alone, err := spec.Train(Start(s.id, s.task), scaled(s.train, own), s.steps(e.Model.Round*s.task.LocalSteps, 0))
 	if err != nil {
 		return task.Evaluation{}, fmt.Errorf("training on the own rows alone: %w", err)
 	}
@@ -90,6 +90,9 @@ func scaled(s dataset.Samples, by dataset.Scaling) dataset.Samples {
 	by.Apply(s)
 	return s
 }
+
+// Start returns the parameters from which a task's training starts.
+func Start(id record.CID, t task.Task) []float64 { return t.Spec().Init(seed(id)) }
 
 // seed keys a stream of random numbers: one for the task's first parameters,
 // and one for each node and round.

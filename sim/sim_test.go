@@ -1,0 +1,290 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"village/protocol/dataset"
+	"village/protocol/learn"
+	"village/protocol/member"
+	"village/protocol/task"
+)
+
+// hospitals returns four tables of unequal size and unlike distribution, the
+// case in which a wrong weight moves the result.
+func hospitals(seed uint64) []Node {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	nodes := make([]Node, 0, 4)
+	for i, rows := range []int{200, 170, 30, 85} {
+		t := dataset.Table{Columns: []string{"a", "b", "c", "sick"}}
+		for range rows {
+			a, b, c := rng.NormFloat64()+float64(i)/2, rng.NormFloat64()*float64(i+1), rng.NormFloat64()
+			y := "no"
+			if a-b/2+float64(i)*c/3+rng.NormFloat64()*(1+float64(i)/2) > 0.8-float64(i)/2 {
+				y = "yes"
+			}
+			t.Rows = append(t.Rows, []string{number(a), number(b), number(c), y})
+		}
+		nodes = append(nodes, Node{Name: fmt.Sprint("hospital ", i), Nation: "HUN", Rows: t})
+	}
+	return nodes
+}
+
+func number(x float64) string { return fmt.Sprintf("%.6f", x) }
+
+func hospitalTask(rounds, steps uint64) task.Task {
+	t := task.New("test", dataset.Encoding{
+		Target: "sick", Classes: []string{"no", "yes"}, Positive: "yes",
+		Features: []dataset.FeatureSpec{{Name: "a", Kind: dataset.Numeric}, {Name: "b", Kind: dataset.Numeric}, {Name: "c", Kind: dataset.Numeric}},
+	}, nil)
+	t.Rounds, t.LocalSteps, t.LearningRate = rounds, steps, 0.2
+	return t
+}
+
+// fedAvg is McMahan et al. 2017, algorithm 1, with every client in every round,
+// written down plainly: own scaling, own gradient, own mean. It shares with the
+// product the encoding of rows to numbers and the split into train and test.
+func fedAvg(t *testing.T, nodes []Node, tk task.Task, start []float64, rounds int, equalWeights bool) []float64 {
+	t.Helper()
+	var sites []dataset.Samples
+	total := 0.0
+	for _, n := range nodes {
+		train, _, err := tk.Encoding.Divide(n.Rows, n.Split, tk.Seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := tk.Encoding.Encode(train)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sites = append(sites, s)
+		total += float64(s.N)
+	}
+	d := sites[0].D
+	for j := range d {
+		mean, ss := 0.0, 0.0
+		for _, s := range sites {
+			for i := range s.N {
+				mean += s.X[i*d+j] / total
+			}
+		}
+		for _, s := range sites {
+			for i := range s.N {
+				ss += (s.X[i*d+j] - mean) * (s.X[i*d+j] - mean)
+			}
+		}
+		for _, s := range sites {
+			for i := range s.N {
+				s.X[i*d+j] = (s.X[i*d+j] - mean) / math.Sqrt(ss/total)
+			}
+		}
+	}
+	x := append([]float64(nil), start...)
+	for range rounds {
+		next := make([]float64, d+1)
+		for _, s := range sites {
+			w := append([]float64(nil), x...)
+			for range tk.LocalSteps {
+				grad := make([]float64, d+1)
+				for i := range s.N {
+					z := w[d]
+					for j := range d {
+						z += w[j] * s.X[i*d+j]
+					}
+					e := 1/(1+math.Exp(-z)) - float64(s.Y[i])
+					for j := range d {
+						grad[j] += e * s.X[i*d+j] / float64(s.N)
+					}
+					grad[d] += e / float64(s.N)
+				}
+				for j := range d {
+					w[j] -= tk.LearningRate * (grad[j] + tk.L2*w[j])
+				}
+				w[d] -= tk.LearningRate * grad[d]
+			}
+			share := float64(s.N) / total
+			if equalWeights {
+				share = 1 / float64(len(sites))
+			}
+			for j := range next {
+				next[j] += share * w[j]
+			}
+		}
+		x = next
+	}
+	return x
+}
+
+func run(t *testing.T, cfg Config) Result {
+	t.Helper()
+	r, err := Run(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Done {
+		t.Fatalf("the run did not come to its end in %v of virtual time, %d messages", r.Virtual, r.Messages)
+	}
+	for i, m := range r.Models {
+		if m != r.Models[0] {
+			t.Fatalf("node %d sealed %s, node 0 %s", i, m, r.Models[0])
+		}
+	}
+	return r
+}
+
+func far(a, b []float64) float64 {
+	d := 0.0
+	for i := range a {
+		d = math.Max(d, math.Abs(a[i]-b[i]))
+	}
+	return d
+}
+
+func start(t *testing.T, r Result, tk task.Task) []float64 {
+	t.Helper()
+	return member.Start(r.Task, tk)
+}
+
+func TestWithoutFaultsItIsFedAvg(t *testing.T) {
+	for _, rounds := range []uint64{1, 7, 60} {
+		nodes, tk := hospitals(1), hospitalTask(rounds, 5)
+		r := run(t, Config{Nodes: nodes, Task: tk, Seed: 3})
+		want := fedAvg(t, nodes, tk, start(t, r, tk), int(rounds), false)
+		if d := far(r.Model.Params, want); d > 1e-12 {
+			t.Errorf("%d rounds: %g from the reference FedAvg, more than 1e-12", rounds, d)
+		}
+		if d := far(r.Model.Params, fedAvg(t, nodes, tk, start(t, r, tk), int(rounds), true)); d < 1e-3 {
+			t.Errorf("%d rounds: equal weights come as near as %g, so that this test cannot tell them apart", rounds, d)
+		}
+	}
+}
+
+func TestLossAndSlownessDoNotMoveTheFixedPoint(t *testing.T) {
+	const rounds = 400
+	nodes, tk := hospitals(2), hospitalTask(rounds, 5)
+	nodes[1].Step = time.Second // ten times slower
+	r := run(t, Config{Nodes: nodes, Task: tk, Seed: 5, Faults: Faults{Loss: 0.3, Duplicate: 0.1}})
+	fixed := fedAvg(t, nodes, tk, start(t, r, tk), 4000, false)
+	if d := far(r.Model.Params, fixed); d > 1e-3 {
+		t.Errorf("%g from FedAvg's fixed point, more than 1e-3", d)
+	}
+	if d := far(fixed, fedAvg(t, nodes, tk, start(t, r, tk), 4000, true)); d < 1e-2 {
+		t.Errorf("the fixed point of equal weights is as near as %g, so that this test cannot tell them apart", d)
+	}
+}
+
+func TestFaultsNeverSplitOrStopARun(t *testing.T) {
+	seeds := uint64(40)
+	if testing.Short() {
+		seeds = 8
+	}
+	for seed := range seeds {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		cut, heal := time.Duration(rng.IntN(20))*time.Second, time.Duration(20+rng.IntN(60))*time.Second
+		lonely := rng.IntN(4)
+		published := map[string]string{}
+		var twice error
+		r, err := Run(Config{
+			Nodes: hospitals(seed), Task: hospitalTask(25, 3), Seed: seed,
+			LatencyMin: time.Millisecond, LatencyMax: 3 * time.Second,
+			Faults: Faults{
+				Loss: 0.3, Duplicate: 0.1, Restarts: 60, Down: 3 * time.Second,
+				Apart: func(now time.Duration, from, to int) bool {
+					return now > cut && now < heal && (from == lonely) != (to == lonely)
+				},
+			},
+			Watch: func(_ time.Duration, node int, u task.Update, round uint64) {
+				key, value := fmt.Sprint(node, " ", round), fmt.Sprint(u.Params)
+				if before, ok := published[key]; ok && before != value {
+					twice = fmt.Errorf("node %d published two updates for round %d", node, round)
+				}
+				published[key] = value
+			},
+			Limit: 6 * time.Hour,
+		})
+		if err := errors.Join(err, twice); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if !r.Done {
+			t.Fatalf("seed %d: not at the end after %v", seed, r.Virtual)
+		}
+		for _, m := range r.Models {
+			if m != r.Models[0] {
+				t.Fatalf("seed %d: two models", seed)
+			}
+		}
+	}
+}
+
+func TestADeadNodeCostsOneWait(t *testing.T) {
+	// Node 3 goes silent for good in the middle: the others go on to the last
+	// round and wait there for it, which is where the run stands at its limit.
+	highest := make([]uint64, 4)
+	r, err := Run(Config{
+		Nodes: hospitals(4), Task: hospitalTask(50, 2), Seed: 9, Limit: 2 * time.Hour,
+		Faults: Faults{Apart: func(now time.Duration, from, to int) bool {
+			return now > 3*time.Second && (from == 3 || to == 3)
+		}},
+		Watch: func(_ time.Duration, node int, _ task.Update, round uint64) { highest[node] = round },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Done {
+		t.Fatal("the run sealed without one of the named nodes")
+	}
+	for i, round := range highest[:3] {
+		if round != 50 {
+			t.Errorf("node %d stopped at round %d", i, round)
+		}
+	}
+	if highest[3] == 0 || r.Model != nil {
+		t.Errorf("the dead node had reached round %d, and a model exists: %v", highest[3], r.Model != nil)
+	}
+}
+
+func TestTheSameSeedIsTheSameRun(t *testing.T) {
+	digests := map[[32]byte]bool{}
+	for range 2 {
+		r := run(t, Config{Nodes: hospitals(6), Task: hospitalTask(20, 2), Seed: 11, Faults: Faults{Loss: 0.2, Restarts: 30, Down: time.Second}})
+		digests[r.Digest] = true
+	}
+	other := run(t, Config{Nodes: hospitals(6), Task: hospitalTask(20, 2), Seed: 12, Faults: Faults{Loss: 0.2, Restarts: 30, Down: time.Second}})
+	if len(digests) != 1 || digests[other.Digest] {
+		t.Errorf("%d digests of one seed; another seed gives the same: %v", len(digests), digests[other.Digest])
+	}
+}
+
+func TestToleranceEndsARunEarly(t *testing.T) {
+	tk := hospitalTask(5000, 5)
+	tk.Tolerance = 1e-4
+	nodes := hospitals(8)
+	r := run(t, Config{Nodes: nodes, Task: tk, Seed: 13})
+	if r.Model.Round >= 1000 {
+		t.Errorf("still training in round %d", r.Model.Round)
+	}
+	lossy := run(t, Config{Nodes: nodes, Task: tk, Seed: 14, Faults: Faults{Loss: 0.3}})
+	if d := far(r.Model.Params, lossy.Model.Params); d > 0.05 {
+		t.Errorf("with loss it settles %g away", d)
+	}
+}
+
+func TestSoftmaxAndOneNode(t *testing.T) {
+	tk := hospitalTask(40, 5)
+	tk.Encoding.Classes, tk.Encoding.Positive = []string{"maybe", "no", "yes"}, ""
+	tk.Model = learn.Softmax
+	nodes := hospitals(15)[:1]
+	for i := range nodes[0].Rows.Rows {
+		if i%5 == 0 {
+			nodes[0].Rows.Rows[i][3] = "maybe"
+		}
+	}
+	r := run(t, Config{Nodes: nodes, Task: tk, Seed: 15})
+	if a := r.Results.AllRows.Federated.Accuracy; a == nil || *a < 0.5 {
+		t.Errorf("accuracy %v", a)
+	}
+}
