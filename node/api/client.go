@@ -112,7 +112,7 @@ func (c *Client) notRunning() error {
 
 // command is a village command for this client's home.
 func (c *Client) command(s string) string {
-	return "village " + s + " --home '" + strings.ReplaceAll(c.home, "'", `'\''`) + "'"
+	return "village " + s + " --home " + Quote(c.home)
 }
 
 // ID tells who the node is and where it listens.

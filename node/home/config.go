@@ -80,12 +80,17 @@ func (c Config) Check() error {
 // CheckPeer accepts the multiaddr of a node: with an address, and ending in the
 // peer ID of an Ed25519 key.
 func CheckPeer(address string) error {
+	_, err := PeerOf(address)
+	return err
+}
+
+// PeerOf returns the node that an address accepted by [CheckPeer] is of.
+func PeerOf(address string) (record.NodeID, error) {
 	info, err := peer.AddrInfoFromString(address)
-	if err == nil && len(info.Addrs) == 1 {
-		_, err = record.ParseNodeID(info.ID.String())
-		return err
+	if err != nil || len(info.Addrs) != 1 {
+		return record.NodeID{}, fmt.Errorf("%q is not a peer's address such as /ip4/192.0.2.1/tcp/%d/p2p/12D3KooW…; the other node's 'village id' shows its own", address, DefaultPort)
 	}
-	return fmt.Errorf("%q is not a peer's address such as /ip4/192.0.2.1/tcp/%d/p2p/12D3KooW…; the other node's 'village id' shows its own", address, DefaultPort)
+	return record.ParseNodeID(info.ID.String())
 }
 
 // encode writes the keys that differ from the default.

@@ -104,7 +104,7 @@ func checkEmpty(dir string) error {
 	case err != nil:
 		return api.Fail(api.CodeFailed, "village init --home DIR", "cannot use %s as a home: %v", dir, err)
 	case Check(dir) == nil:
-		return api.Fail(api.CodeFailed, "village daemon --home "+Quote(dir), "%s is a node's home already", dir)
+		return api.Fail(api.CodeFailed, "village daemon --home "+api.Quote(dir), "%s is a node's home already", dir)
 	default:
 		return api.Fail(api.CodeFailed, "village init --home DIR, with a directory that is empty or does not exist",
 			"%s holds other files, such as %q; nothing was changed", dir, entries[0].Name())
@@ -151,7 +151,7 @@ func create(dir string, c Config) (h *Home, err error) {
 // Check says whether dir is a home that this program can use, without looking
 // at its config and key.
 func Check(dir string) error {
-	next := "village init --nation HUN --name \"Budapest\" --home " + Quote(dir)
+	next := "village init --nation HUN --name \"Budapest\" --home " + api.Quote(dir)
 	b, err := readSmall(filepath.Join(dir, versionFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -197,15 +197,15 @@ func (h *Home) readKey() error {
 	path := filepath.Join(h.Dir, keyFile)
 	info, err := os.Stat(path)
 	if err != nil {
-		return api.Fail(api.CodeFailed, "restore "+Quote(path)+" from a backup", "the node's key is missing: %v", err)
+		return api.Fail(api.CodeFailed, "restore "+api.Quote(path)+" from a backup", "the node's key is missing: %v", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return api.Fail(api.CodeFailed, "chmod 600 "+Quote(path),
+		return api.Fail(api.CodeFailed, "chmod 600 "+api.Quote(path),
 			"others may read the node's key: %s has mode %04o, not 0600", path, info.Mode().Perm())
 	}
 	b, err := readSmall(path)
 	if err != nil {
-		return api.Fail(api.CodeFailed, "chmod 600 "+Quote(path), "cannot read the node's key: %v", err)
+		return api.Fail(api.CodeFailed, "chmod 600 "+api.Quote(path), "cannot read the node's key: %v", err)
 	}
 	if block, _ := pem.Decode(b); block != nil && block.Type == "PRIVATE KEY" {
 		if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
@@ -215,12 +215,12 @@ func (h *Home) readKey() error {
 			}
 		}
 	}
-	return api.Fail(api.CodeFailed, "restore "+Quote(path)+" from a backup", "%s is not an Ed25519 key in PEM (PKCS #8)", path)
+	return api.Fail(api.CodeFailed, "restore "+api.Quote(path)+" from a backup", "%s is not an Ed25519 key in PEM (PKCS #8)", path)
 }
 
 func (h *Home) readConfig() error {
 	path := filepath.Join(h.Dir, configFile)
-	next := "edit " + Quote(path)
+	next := "edit " + api.Quote(path)
 	b, err := readSmall(path)
 	if err != nil {
 		return api.Fail(api.CodeFailed, next, "cannot read the config: %v", err)
@@ -293,7 +293,7 @@ func (h *Home) Lock() error {
 				holder = fmt.Sprintf("process %d", pid)
 			}
 		}
-		return api.Fail(api.CodeHomeInUse, "village status --home "+Quote(h.Dir), "the home %s is in use by %s", h.Dir, holder)
+		return api.Fail(api.CodeHomeInUse, "village status --home "+api.Quote(h.Dir), "the home %s is in use by %s", h.Dir, holder)
 	}
 	// The pid is only for people; the lock is the kernel's.
 	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
@@ -336,15 +336,4 @@ func readSmall(path string) ([]byte, error) {
 		err = fmt.Errorf("%s is larger than 1 MiB", path)
 	}
 	return b, err
-}
-
-// Quote makes s one word of a shell command.
-func Quote(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=~", r)
-	}
-	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -368,11 +368,3 @@ func TestSocketDirectoryOfOthers(t *testing.T) {
 	_, err = h.SocketPath()
 	wantCode(t, err, api.CodeFailed, "not a private directory")
 }
-
-func TestQuote(t *testing.T) {
-	for in, want := range map[string]string{"/a/b": "/a/b", "a b": "'a b'", "it's": `'it'\''s'`, "": "''", "$(x)": "'$(x)'"} {
-		if got := Quote(in); got != want {
-			t.Errorf("%q: got %s, want %s", in, got, want)
-		}
-	}
-}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/csv"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"village/node/api"
+	"village/node/table"
+)
+
+const listDatasets = "village dataset list"
+
+func newDataset(a *app) *cobra.Command {
+	return group("dataset", "Datasets: rows stay at home, manifests are published",
+		newDatasetAdd(a), newDatasetList(a), newDatasetShow(a))
+}
+
+func newDatasetAdd(a *app) *cobra.Command {
+	var q api.AddDataset
+	var levels []string
+	cmd := &cobra.Command{
+		Use: "add FILE", Short: "Take the rows of a CSV file in and publish their manifest", Args: need("a FILE"),
+		RunE: action(func(cmd *cobra.Command, args []string) (err error) {
+			if q.Path, err = readable(args[0]); err != nil {
+				return err
+			}
+			if q.Options.Levels, err = parseLevels(levels); err != nil {
+				return usage(cmd, "%v", err)
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.AddDataset(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			return a.answer(cmd, v, func(w io.Writer) error {
+				if err := table.AddedDataset(cmd.ErrOrStderr(), v); err != nil {
+					return err
+				}
+				if _, err := fmt.Fprintln(w, v.CID); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "next: what others see of it: village dataset show", v.CID)
+				return err
+			})
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&q.Options.Name, "name", "", "name of the dataset; a file added under the same name replaces it")
+	f.StringVar(&q.Options.Target, "target", "", "column to predict")
+	f.StringSliceVar(&q.Columns, "columns", nil, "names of the columns, for a file without a header")
+	f.StringSliceVar(&q.Options.Categorical, "categorical", nil, "columns whose numbers are codes")
+	f.StringArrayVar(&levels, "levels", nil, "COL=a,b: levels to publish whatever their number of rows, repeatable")
+	f.StringSliceVar(&q.Options.Ignore, "ignore", nil, "columns to leave out of everything")
+	f.StringVar(&q.Options.Split, "split", "", "column that says train or test")
+	f.StringVar(&q.Options.Positive, "positive", "", "level of the target that counts as positive")
+	f.StringVar(&q.Options.Domain, "domain", "", "field of the data, such as health")
+	f.StringVar(&q.Options.Licence, "licence", "", "SPDX identifier of the data's licence")
+	f.StringVar(&q.Options.Description, "description", "", "what the data are")
+	cmd.MarkFlagRequired("name")
+	cmd.MarkFlagRequired("target")
+	return cmd
+}
+
+// readable returns the absolute path of a file to be read by the daemon, which
+// has another working directory.
+func readable(name string) (string, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return "", api.Fail(api.CodeFailed, "ls "+api.Quote(filepath.Dir(name)), "cannot read the file: %v", err)
+	}
+	if info.IsDir() {
+		return "", api.Fail(api.CodeFailed, "ls "+api.Quote(name), "%s is a directory, not a file", name)
+	}
+	return filepath.Abs(name)
+}
+
+// parseLevels reads COL=a,b with quotes as in CSV where a level holds a comma.
+func parseLevels(flags []string) (map[string][]string, error) {
+	levels := map[string][]string{}
+	for _, s := range flags {
+		column, list, ok := strings.Cut(s, "=")
+		if !ok || column == "" || list == "" {
+			return nil, fmt.Errorf("--levels %q must have the form COL=a,b", s)
+		}
+		values, err := csv.NewReader(strings.NewReader(list)).Read()
+		if err != nil {
+			return nil, fmt.Errorf("--levels %q: %w", s, err)
+		}
+		levels[column] = append(levels[column], values...)
+	}
+	return levels, nil
+}
+
+func newDatasetList(a *app) *cobra.Command {
+	var mine bool
+	var domain string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the datasets of the federation", Args: need(),
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.Datasets(cmd.Context(), mine, domain)
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			return a.answer(cmd, v, func(w io.Writer) error { return table.Datasets(w, v) })
+		}),
+	}
+	cmd.Flags().BoolVar(&mine, "mine", false, "only this node's own")
+	cmd.Flags().StringVar(&domain, "domain", "", "only those of this field")
+	return cmd
+}
+
+func newDatasetShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "show CID", Short: "Show what has been published of a dataset, literally", Args: need("a CID"),
+		ValidArgsFunction: a.complete(datasetCIDs),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			cid, err := parseCID(args[0], listDatasets)
+			if err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.Dataset(cmd.Context(), cid)
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			return a.answer(cmd, v, func(w io.Writer) error { return table.Dataset(w, v) })
+		}),
+	}
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"village/node/api"
+	"village/node/home"
+	"village/protocol/record"
+)
+
+// app holds the flags that every command has.
+type app struct {
+	home string
+	json bool
+}
+
+func newRoot(a *app) *cobra.Command {
+	root := group("village", "Train models together with other nations, without a coordinator",
+		newInit(a), newDaemon(a), newID(a), newStatus(a), newVersion(a),
+		newPeer(a), newMember(a), newDataset(a), newTask(a), newModel(a),
+	)
+	root.SilenceErrors = true
+	root.SilenceUsage = true
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return unknownCommand(cmd, args[0])
+	}
+	root.PersistentFlags().StringVar(&a.home, "home", "", "directory of the node (else $VILLAGE_HOME, else in the XDG data directory)")
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "answer with one JSON object")
+	root.SetFlagErrorFunc(flagError)
+	return root
+}
+
+// group makes a command that has nothing but commands under it.
+func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short, Args: cobra.ArbitraryArgs, ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				var names []string
+				for _, v := range cmd.Commands() {
+					names = append(names, v.Name())
+				}
+				return usage(cmd, "%s needs one of: %s", cmd.CommandPath(), strings.Join(names, ", "))
+			}
+			return unknownCommand(cmd, args[0])
+		},
+	}
+	c.AddCommand(verbs...)
+	return c
+}
+
+// usage is an error in how a command was called.
+func usage(cmd *cobra.Command, format string, args ...any) error {
+	return api.Fail(api.CodeUsage, cmd.CommandPath()+" --help", format, args...)
+}
+
+func unknownCommand(cmd *cobra.Command, word string) error {
+	var names []string
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	if near := home.Nearest(word, names); near != "" {
+		return api.Fail(api.CodeUsage, cmd.CommandPath()+" "+near, "unknown command %q for %q; did you mean %q?", word, cmd.CommandPath(), near)
+	}
+	return usage(cmd, "unknown command %q for %q", word, cmd.CommandPath())
+}
+
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		var names []string
+		add := func(f *pflag.Flag) { names = append(names, f.Name) }
+		cmd.Flags().VisitAll(add)
+		cmd.InheritedFlags().VisitAll(add)
+		if near := home.Nearest(unknown.GetSpecifiedName(), names); near != "" {
+			return usage(cmd, "%v; did you mean --%s?", err, near)
+		}
+	}
+	return usage(cmd, "%v", err)
+}
+
+// need accepts exactly the named arguments.
+func need(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > len(names) {
+			return usage(cmd, "unexpected argument %q", args[len(names)])
+		}
+		if len(args) < len(names) {
+			return usage(cmd, "%s needs %s", cmd.CommandPath(), strings.Join(names[len(args):], " and "))
+		}
+		return nil
+	}
+}
+
+// action wraps what a command does, so that its errors are told from those in
+// how it was called.
+func action(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := f(cmd, args); err != nil {
+			return api.AsError(err)
+		}
+		return nil
+	}
+}
+
+// dir is the home that the command is for.
+func (a *app) dir() (string, error) {
+	if a.home != "" {
+		return filepath.Abs(a.home)
+	}
+	if dir := os.Getenv("VILLAGE_HOME"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "village"), nil
+	}
+	dir, err := os.UserHomeDir()
+	if err != nil {
+		return "", api.Fail(api.CodeUsage, "village --home DIR", "no home directory: %v", err)
+	}
+	return filepath.Join(dir, ".local", "share", "village"), nil
+}
+
+// load opens the home.
+func (a *app) load() (*home.Home, error) {
+	dir, err := a.dir()
+	if err != nil {
+		return nil, err
+	}
+	return home.Load(dir)
+}
+
+// client connects to the daemon of the home.
+func (a *app) client() (*api.Client, error) {
+	dir, err := a.dir()
+	if err != nil {
+		return nil, err
+	}
+	if err := home.Check(dir); err != nil {
+		return nil, err
+	}
+	return api.Dial(dir)
+}
+
+// answer prints v: as JSON where that was asked for, else as people prints it.
+func (a *app) answer(cmd *cobra.Command, v any, people func(io.Writer) error) error {
+	if a.json {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+	}
+	return people(cmd.OutOrStdout())
+}
+
+// schema is the schema of a command's answer.
+func schema(cmd *cobra.Command) string {
+	return strings.ReplaceAll(cmd.CommandPath(), " ", ".") + "/v1"
+}
+
+// parseCID reads the CID of a thing that the command in next lists.
+func parseCID(s, next string) (record.CID, error) {
+	c, err := record.ParseCID(s)
+	if err != nil {
+		return c, api.Fail(api.CodeUsage, next, "%q is not a CID", s)
+	}
+	return c, nil
+}
+
+func parseNodeID(cmd *cobra.Command, s string) (record.NodeID, error) {
+	id, err := record.ParseNodeID(s)
+	if err != nil {
+		return id, usage(cmd, "%v", err)
+	}
+	return id, nil
+}

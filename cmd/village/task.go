@@ -1,0 +1,281 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"village/node/api"
+	"village/node/home"
+	"village/node/table"
+	"village/protocol/record"
+)
+
+const listTasks = "village task list"
+
+func newTask(a *app) *cobra.Command {
+	return group("task", "Tasks: what is trained, by whom and how",
+		newTaskPropose(a), newTaskList(a), newTaskShow(a), newTaskJoin(a), newTaskWatch(a))
+}
+
+func newTaskPropose(a *app) *cobra.Command {
+	var q api.Propose
+	var file string
+	var nodes []string
+	var l2 float64
+	cmd := &cobra.Command{
+		Use: "propose", Short: "Publish a task for the named nodes to train", Args: need(),
+		RunE: action(func(cmd *cobra.Command, _ []string) (err error) {
+			if file != "" {
+				other := ""
+				cmd.LocalNonPersistentFlags().Visit(func(f *pflag.Flag) {
+					if f.Name != "file" {
+						other = f.Name
+					}
+				})
+				if other != "" {
+					return usage(cmd, "--file says all of a task; --%s cannot stand beside it", other)
+				}
+				if q, err = readTask(file); err != nil {
+					return err
+				}
+			}
+			for _, s := range nodes {
+				id, err := parseNodeID(cmd, s)
+				if err != nil {
+					return err
+				}
+				q.Nodes = append(q.Nodes, id)
+			}
+			if cmd.Flags().Changed("l2") {
+				q.L2 = &l2
+			}
+			switch {
+			case q.Name == "":
+				return usage(cmd, "the task needs a name (--name)")
+			case q.Target == "":
+				return usage(cmd, "the task needs the column to predict (--target)")
+			case len(q.Nodes) == 0:
+				return usage(cmd, "the task needs the nodes that may take part (--nodes PEER-ID,...); see 'village peer list' and 'village id'")
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.Propose(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			if v.Warning != "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+table.Text(v.Warning))
+			}
+			return a.answer(cmd, v, func(w io.Writer) error {
+				if _, err := fmt.Fprintln(w, v.CID); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "next: at each named node: village task join", v.CID)
+				return err
+			})
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&q.Name, "name", "", "name of the task")
+	f.StringVar(&q.Target, "target", "", "column to predict")
+	f.StringSliceVar(&q.Features, "features", nil, "columns to predict it from (else all that the nodes' datasets share)")
+	f.StringSliceVar(&nodes, "nodes", nil, "peer IDs of the nodes that may take part")
+	f.StringVar(&q.Model, "model", "", "logistic or softmax (else by the number of classes)")
+	f.Uint64Var(&q.Rounds, "rounds", 0, "number of rounds (0 = default)")
+	f.Uint64Var(&q.LocalSteps, "local-steps", 0, "steps of each node in a round (0 = default)")
+	f.Float64Var(&q.LearningRate, "learning-rate", 0, "length of a step (0 = default)")
+	f.Uint64Var(&q.Batch, "batch", 0, "rows in a step (0 = default)")
+	f.Float64Var(&l2, "l2", 0, "penalty on squared weights (left out = default)")
+	f.StringVar(&q.Mixing, "mixing", "", "rule for averaging (else the default)")
+	f.Uint64Var(&q.Seed, "seed", 0, "seed of everything random")
+	f.Float64Var(&q.Tolerance, "tolerance", 0, "stop when no parameter changes by more (0 = run all rounds)")
+	f.StringVar(&file, "file", "", "TOML file with all of this, keys with _ for -")
+	return cmd
+}
+
+// readTask reads a task file of at most 1 MiB.
+func readTask(name string) (q api.Propose, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return q, api.Fail(api.CodeUsage, "village task propose --help", "cannot read the task: %v", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return q, err
+	}
+	if err := home.DecodeTOML(b, name, &q); err != nil {
+		return q, api.Fail(api.CodeUsage, "edit "+api.Quote(name), "%v", err)
+	}
+	return q, nil
+}
+
+func newTaskList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the tasks of the federation", Args: need(),
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.Tasks(cmd.Context())
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			return a.answer(cmd, v, func(w io.Writer) error {
+				return table.Tasks(w, v, names(cmd.Context(), client))
+			})
+		}),
+	}
+}
+
+func newTaskShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "show CID", Short: "Show a task and how far each of its nodes is", Args: need("a CID"),
+		ValidArgsFunction: a.complete(taskCIDs),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			cid, err := parseCID(args[0], listTasks)
+			if err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.Task(cmd.Context(), cid)
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			return a.answer(cmd, v, func(w io.Writer) error { return table.Task(w, v) })
+		}),
+	}
+}
+
+func newTaskJoin(a *app) *cobra.Command {
+	var dataset string
+	cmd := &cobra.Command{
+		Use: "join CID", Short: "Take part in a task with a dataset of this node", Args: need("a CID"),
+		ValidArgsFunction: a.complete(taskCIDs),
+		RunE: action(func(cmd *cobra.Command, args []string) (err error) {
+			var q api.Join
+			if q.Task, err = parseCID(args[0], listTasks); err != nil {
+				return err
+			}
+			if dataset != "" {
+				if q.Dataset, err = parseCID(dataset, listDatasets+" --mine"); err != nil {
+					return err
+				}
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.Join(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			return a.answer(cmd, v, func(w io.Writer) error {
+				if _, err := fmt.Fprintf(w, "joined with dataset %s: %d rows to train, %d to test\n", v.Dataset, v.TrainRows, v.TestRows); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "next: village task watch", v.Task)
+				return err
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&dataset, "dataset", "", "CID of the dataset (else the only own one that fits)")
+	cmd.RegisterFlagCompletionFunc("dataset", a.complete(ownDatasetCIDs))
+	return cmd
+}
+
+func newTaskWatch(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "watch CID", Short: "Follow a task until it is done", Args: need("a CID"),
+		ValidArgsFunction: a.complete(taskCIDs),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			cid, err := parseCID(args[0], listTasks)
+			if err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if a.json {
+				lines := json.NewEncoder(out)
+				return client.WatchTask(cmd.Context(), cid, func(t api.ShownTask) error {
+					t.Schema = schema(cmd)
+					return lines.Encode(t)
+				})
+			}
+			live := newLiveLine(out)
+			var model record.CID
+			err = client.WatchTask(cmd.Context(), cid, func(t api.ShownTask) error {
+				model = t.ModelCID
+				return live.set(table.Progress(t.TaskSummary, table.TaskNames(t)))
+			})
+			live.end()
+			if err == nil && model.Defined() {
+				fmt.Fprintln(cmd.ErrOrStderr(), "next: village model report", model)
+			}
+			return err
+		}),
+	}
+}
+
+// liveLine shows a line that changes: in its place on a terminal, else one
+// after the other.
+type liveLine struct {
+	w     io.Writer
+	width int // of the terminal, 0 where there is none
+	last  string
+}
+
+func newLiveLine(w io.Writer) *liveLine {
+	l := &liveLine{w: w}
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		l.width = 80
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			l.width = width
+		}
+	}
+	return l
+}
+
+func (l *liveLine) set(s string) (err error) {
+	if s == l.last {
+		return nil
+	}
+	l.last = s
+	if l.width == 0 {
+		_, err = fmt.Fprintln(l.w, s)
+		return err
+	}
+	if utf8.RuneCountInString(s) >= l.width {
+		s = string([]rune(s)[:l.width-1])
+	}
+	_, err = fmt.Fprint(l.w, "\r"+s+strings.Repeat(" ", l.width-1-utf8.RuneCountInString(s)))
+	return err
+}
+
+// end leaves the last line standing, in full.
+func (l *liveLine) end() {
+	if l.width > 0 && l.last != "" {
+		fmt.Fprint(l.w, "\r"+l.last+"\n")
+	}
+}

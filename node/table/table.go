@@ -1,0 +1,474 @@
+// Package table renders the daemon's answers as plain text for people. Nothing
+// in it depends on colour or on a terminal, and no text of a peer can steer one.
+package table
+
+import (
+	"encoding/csv"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"village/node/api"
+	"village/protocol/dataset"
+	"village/protocol/record"
+)
+
+// None stands for a value that is undefined or absent.
+const None = "–"
+
+// Text makes text from a peer fit for one line of a terminal: characters that
+// control it, end the line or change the direction of writing are escaped.
+func Text(s string) string {
+	bad := func(r rune) bool {
+		return !unicode.IsPrint(r) || unicode.Is(unicode.Bidi_Control, r)
+	}
+	if !strings.ContainsFunc(s, bad) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r == '\u200d': // joins letters and emoji; harmless
+			b.WriteRune(r)
+		case r > 0xffff && bad(r):
+			fmt.Fprintf(&b, `\U%08x`, r)
+		case bad(r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// or returns s fit for a terminal, or [None] where it is empty.
+func or(s string) string {
+	if s == "" {
+		return None
+	}
+	return Text(s)
+}
+
+// Names maps nodes to what people call them.
+type Names map[record.NodeID]string
+
+// NamesOf takes the names that peers' records give.
+func NamesOf(peers []api.Peer) Names {
+	names := Names{}
+	for _, p := range peers {
+		if p.Name != "" {
+			names[p.PeerID] = label(p.Nation, p.Name)
+		}
+	}
+	return names
+}
+
+// of returns a node's name, or its peer ID.
+func (n Names) of(id record.NodeID) string {
+	if name := n[id]; name != "" {
+		return name
+	}
+	return id.String()
+}
+
+// list joins the names of nodes.
+func (n Names) list(ids []record.NodeID) string {
+	all := make([]string, len(ids))
+	for i, id := range ids {
+		all[i] = n.of(id)
+	}
+	return strings.Join(all, ", ")
+}
+
+func label(nation, name string) string {
+	return strings.TrimSpace(Text(nation) + " " + Text(name))
+}
+
+// Bytes writes a size with a binary unit.
+func Bytes(n uint64) string {
+	units := []string{"KiB", "MiB", "GiB", "TiB"}
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, unit := float64(n)/1024, 0
+	for v >= 1023.95 && unit < len(units)-1 {
+		v, unit = v/1024, unit+1
+	}
+	return fmt.Sprintf("%.1f %s", v, units[unit])
+}
+
+// columns writes rows of cells as left-aligned columns, two blanks apart.
+func columns(w io.Writer, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(t, strings.Join(row, "\t"))
+	}
+	return t.Flush()
+}
+
+// list writes rows under a head, or a sentence where there are none.
+func list(w io.Writer, empty string, head []string, rows [][]string) error {
+	if len(rows) == 0 {
+		_, err := fmt.Fprintln(w, empty)
+		return err
+	}
+	return columns(w, append([][]string{head}, rows...))
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func count(n uint64) string { return strconv.FormatUint(n, 10) }
+
+func number(x float64) string { return strconv.FormatFloat(x, 'g', 6, 64) }
+
+func cidOr(c record.CID) string {
+	if !c.Defined() {
+		return None
+	}
+	return c.String()
+}
+
+// Init writes what village init has made.
+func Init(w io.Writer, v api.Init) error {
+	rows := [][]string{
+		{"home", Text(v.Home)}, {"peer id", v.PeerID.String()}, {"nation", v.Nation},
+		{"name", Text(v.Name)}, {"federation", v.Federation},
+	}
+	for _, a := range v.Listen {
+		rows = append(rows, []string{"listens on", a})
+	}
+	return columns(w, rows)
+}
+
+// Identity writes who a node is.
+func Identity(w io.Writer, v api.Identity) error {
+	rows := [][]string{
+		{"peer id", v.PeerID.String()}, {"nation", v.Nation}, {"name", Text(v.Name)}, {"federation", v.Federation},
+	}
+	for _, a := range v.Addresses {
+		rows = append(rows, []string{"address", a})
+	}
+	if len(v.Addresses) == 0 {
+		rows = append(rows, []string{"address", "none: the daemon is not running"})
+	}
+	return columns(w, rows)
+}
+
+// Status writes how a node is.
+func Status(w io.Writer, v api.Status, names Names) error {
+	access := "open: any node that knows its name can take part"
+	if v.Closed {
+		access = fmt.Sprintf("closed: %d members", v.Members)
+	}
+	rows := [][]string{
+		{"node", label(v.Nation, v.Name)},
+		{"peer id", v.PeerID.String()},
+		{"federation", Text(v.Federation) + ", " + access},
+		{"peers", strconv.Itoa(v.Peers) + " connected"},
+		{"datasets", strconv.Itoa(v.Datasets)},
+		{"store", fmt.Sprintf("%s, %s free on the disk", Bytes(v.StoreBytes), Bytes(v.FreeBytes))},
+		{"memory", Bytes(v.ResidentBytes)},
+		{"traffic", fmt.Sprintf("%s sent, %s received", Bytes(v.BytesSent), Bytes(v.BytesReceived))},
+		{"messages", fmt.Sprintf("%d dropped, %d refused", v.MessagesDropped, v.MessagesRefused)},
+		{"up", time.Duration(v.UptimeSeconds * float64(time.Second)).Round(time.Second).String()},
+		{"last error", or(v.LastError)},
+	}
+	for _, t := range v.Tasks {
+		rows = append(rows, []string{"task", t.CID.String() + "  " + Text(t.Name) + ": " + Progress(t, names)})
+	}
+	if len(v.Tasks) == 0 {
+		rows = append(rows, []string{"tasks", "none under way"})
+	}
+	return columns(w, rows)
+}
+
+// Progress says in one line how far a task is and whom it waits for.
+func Progress(t api.TaskSummary, names Names) string {
+	s := t.Stage
+	if t.Stage == api.StageTraining {
+		s += fmt.Sprintf(", round %d of %d", t.Round, t.Rounds)
+	}
+	if len(t.WaitingFor) > 0 {
+		s += ", waiting for " + names.list(t.WaitingFor)
+	}
+	if t.Stage == api.StageEnrolling && t.Named && !t.Joined {
+		s += " (join with: village task join " + t.CID.String() + ")"
+	}
+	if t.ModelCID.Defined() {
+		s += ", model " + t.ModelCID.String()
+	}
+	if t.Error != "" {
+		s += ", error: " + Text(t.Error)
+	}
+	return s
+}
+
+// Peers writes the nodes that a node knows.
+func Peers(w io.Writer, v api.Peers) error {
+	var rows [][]string
+	for _, p := range v.Peers {
+		addresses := make([]string, len(p.Addresses))
+		for i, a := range p.Addresses {
+			addresses[i] = Text(a)
+		}
+		rows = append(rows, []string{p.PeerID.String(), or(p.Nation), or(p.Name), yes(p.Connected), or(strings.Join(addresses, " "))})
+	}
+	return list(w, "no peers; add one with: village peer add MULTIADDR", []string{"PEER ID", "NATION", "NAME", "CONNECTED", "ADDRESSES"}, rows)
+}
+
+// Members writes a member list.
+func Members(w io.Writer, v api.Members) error {
+	if !v.Closed {
+		_, err := fmt.Fprintln(w, "open: no member list, any node that knows the federation's name can take part")
+		return err
+	}
+	var rows [][]string
+	for _, m := range v.Members {
+		rows = append(rows, []string{m.PeerID.String(), yes(m.Connected)})
+	}
+	return list(w, "closed: the member list is empty, only this node takes part", []string{"PEER ID", "CONNECTED"}, rows)
+}
+
+// AddedDataset writes what became of a file's rows, for its owner alone.
+func AddedDataset(w io.Writer, v api.AddedDataset) error {
+	fmt.Fprintf(w, "%s: %d of %d rows kept\n", Text(v.Name), v.Rows, v.Read)
+	var rows [][]string
+	for _, reason := range slices.Sorted(maps.Keys(v.Dropped)) {
+		if n := v.Dropped[reason]; n > 0 {
+			rows = append(rows, []string{"  dropped", strconv.Itoa(n), Text(reason)})
+		}
+	}
+	for _, column := range slices.Sorted(maps.Keys(v.LeftOut)) {
+		rows = append(rows, []string{"  left out", Text(column), Text(v.LeftOut[column])})
+	}
+	if err := columns(w, rows); err != nil {
+		return err
+	}
+	for _, h := range v.Hints {
+		fmt.Fprintln(w, "hint: "+Text(h))
+	}
+	return nil
+}
+
+// Datasets writes a list of manifests.
+func Datasets(w io.Writer, v api.Datasets) error {
+	var rows [][]string
+	for _, d := range v.Datasets {
+		mine := ""
+		if d.Mine {
+			mine = "mine"
+		}
+		rows = append(rows, []string{
+			d.CID.String(), or(d.Name), or(d.Nation), or(d.Node), or(d.Domain), count(d.Rows),
+			strconv.Itoa(len(d.Features)), or(d.Target), mine,
+		})
+	}
+	return list(w, "no datasets; add one with: village dataset add FILE --name NAME --target COLUMN",
+		[]string{"CID", "NAME", "NATION", "NODE", "DOMAIN", "ROWS", "FEATURES", "TARGET", ""}, rows)
+}
+
+// Dataset writes everything that a manifest publishes.
+func Dataset(w io.Writer, v api.ShownDataset) error {
+	m := v.Manifest
+	rows := [][]string{
+		{"cid", v.CID.String()}, {"owner", v.PeerID.String()},
+		{"nation", or(m.Nation)}, {"node", or(m.Node)}, {"name", or(m.Name)}, {"description", or(m.Description)},
+		{"domain", or(m.Domain)}, {"licence", or(m.Licence)},
+		{"created", time.Unix(int64(m.Created), 0).UTC().Format(time.RFC3339)},
+		{"rows", count(m.Rows)}, {"target", or(m.Target)}, {"positive", or(m.Positive)},
+		{"commitment", or(hex.EncodeToString(m.Commitment))},
+	}
+	for i, step := range m.Recipe {
+		rows = append(rows, []string{fmt.Sprintf("cleaning %d", i+1), Text(step)})
+	}
+	for _, d := range m.Dropped {
+		n := count(d.Rows)
+		if d.Few {
+			n = "fewer than 10"
+		}
+		rows = append(rows, []string{"dropped", n + ", " + Text(d.Reason)})
+	}
+	if err := columns(w, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	rows = nil
+	for _, c := range m.Columns {
+		rows = append(rows, []string{or(c.Name), Text(string(c.Role)), Text(string(c.Kind)), published(c)})
+	}
+	return list(w, "no columns", []string{"COLUMN", "ROLE", "KIND", "PUBLISHED"}, rows)
+}
+
+// published says what a manifest tells of a column's values.
+func published(c dataset.Column) string {
+	var parts []string
+	for i, x := range c.Statistics {
+		name := "statistic"
+		if i < 4 {
+			name = [...]string{"mean", "sd", "1st percentile", "99th percentile"}[i]
+		}
+		parts = append(parts, name+" "+number(x))
+	}
+	if len(c.Levels) > 0 {
+		levels := make([]string, len(c.Levels))
+		for i, l := range c.Levels {
+			levels[i] = Text(l)
+		}
+		parts = append(parts, "levels "+strings.Join(levels, ", "))
+	}
+	if c.Hidden {
+		parts = append(parts, "further levels are not named")
+	}
+	return or(strings.Join(parts, ", "))
+}
+
+// Tasks writes a list of tasks.
+func Tasks(w io.Writer, v api.Tasks, names Names) error {
+	var rows [][]string
+	for _, t := range v.Tasks {
+		part := None
+		switch {
+		case t.Joined:
+			part = "joined"
+		case t.Named:
+			part = "named"
+		}
+		rows = append(rows, []string{t.CID.String(), or(t.Name), part, Progress(t, names)})
+	}
+	return list(w, "no tasks; propose one with: village task propose", []string{"CID", "NAME", "THIS NODE", "STAGE"}, rows)
+}
+
+// TaskNames takes the names that a task's own nodes have.
+func TaskNames(t api.ShownTask) Names {
+	names := Names{}
+	for _, n := range t.Nodes {
+		if n.Name != "" {
+			names[n.PeerID] = label(n.Nation, n.Name)
+		}
+	}
+	return names
+}
+
+// Task writes a task and how far each of its nodes is.
+func Task(w io.Writer, v api.ShownTask) error {
+	batch := "all rows"
+	if v.Batch > 0 {
+		batch = count(v.Batch) + " rows"
+	}
+	features := make([]string, len(v.Features))
+	for i, f := range v.Features {
+		features[i] = Text(f)
+	}
+	classes := make([]string, len(v.Encoding.Classes))
+	for i, c := range v.Encoding.Classes {
+		classes[i] = Text(c)
+	}
+	err := columns(w, [][]string{
+		{"cid", v.CID.String()}, {"name", or(v.Name)}, {"description", or(v.Description)},
+		{"proposer", TaskNames(v).of(v.Proposer)}, {"stage", Progress(v.TaskSummary, TaskNames(v))},
+		{"target", or(v.Target)}, {"classes", or(strings.Join(classes, ", "))}, {"positive", or(v.Encoding.Positive)},
+		{"features", or(strings.Join(features, ", "))},
+		{"model", or(string(v.Model))}, {"rounds", count(v.Rounds)}, {"local steps", count(v.LocalSteps)},
+		{"learning rate", number(v.LearningRate)}, {"batch", batch}, {"l2", number(v.L2)},
+		{"mixing", or(v.Mixing)}, {"seed", count(v.Seed)}, {"tolerance", number(v.Tolerance)},
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	var rows [][]string
+	for _, n := range v.Nodes {
+		trained := None
+		if n.Enrolled {
+			trained = count(n.TrainRows)
+		}
+		rows = append(rows, []string{n.PeerID.String(), or(label(n.Nation, n.Name)), yes(n.Enrolled), trained, count(n.Round), yes(n.Evaluated), cidOr(n.Dataset)})
+	}
+	return list(w, "no nodes", []string{"PEER ID", "NODE", "ENROLLED", "TRAINING ROWS", "ROUND", "EVALUATED", "DATASET"}, rows)
+}
+
+// Models writes a list of sealed models.
+func Models(w io.Writer, v api.Models) error {
+	var rows [][]string
+	for _, m := range v.Models {
+		rows = append(rows, []string{m.CID.String(), or(m.Name), or(string(m.Model)), Bytes(m.Bytes), cidOr(m.Task)})
+	}
+	return list(w, "no models; a task that has ended leaves one: village task list", []string{"CID", "NAME", "MODEL", "SIZE", "TASK"}, rows)
+}
+
+// Model writes a model's parameters, for scaled features.
+func Model(w io.Writer, v api.ShownModel) error {
+	err := columns(w, [][]string{
+		{"cid", v.CID.String()}, {"name", or(v.Name)}, {"task", cidOr(v.Task)}, {"model", or(string(v.Model))},
+		{"size", Bytes(v.Bytes)}, {"target", or(v.Encoding.Target)}, {"positive", or(v.Encoding.Positive)},
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	head := []string{"COLUMN", "MEAN", "SD"}
+	if len(v.Weight) == 1 {
+		head = append(head, "WEIGHT")
+	} else {
+		for i := range v.Weight {
+			class := strconv.Itoa(i)
+			if i < len(v.Encoding.Classes) {
+				class = v.Encoding.Classes[i]
+			}
+			head = append(head, "WEIGHT "+Text(class))
+		}
+	}
+	at := func(x []float64, i int) string {
+		if i >= len(x) {
+			return None
+		}
+		return number(x[i])
+	}
+	var rows [][]string
+	for i, name := range v.Columns {
+		row := []string{Text(name), at(v.Scaling.Mean, i), at(v.Scaling.SD, i)}
+		for _, output := range v.Weight {
+			row = append(row, at(output, i))
+		}
+		rows = append(rows, row)
+	}
+	bias := []string{"(bias)", None, None}
+	for o := range v.Weight {
+		bias = append(bias, at(v.Bias, o))
+	}
+	return list(w, "", head, append(rows, bias))
+}
+
+// PredictionsCSV writes predictions as CSV: the class, and the probability of
+// each class, a line for a row.
+func PredictionsCSV(w io.Writer, v api.Predictions) error {
+	c := csv.NewWriter(w)
+	head := []string{"prediction"}
+	for _, class := range v.Classes {
+		head = append(head, "probability_"+class)
+	}
+	c.Write(head)
+	for i, p := range v.Predictions {
+		row := []string{p}
+		if i < len(v.Probabilities) {
+			for _, x := range v.Probabilities[i] {
+				row = append(row, strconv.FormatFloat(x, 'g', -1, 64))
+			}
+		}
+		c.Write(row)
+	}
+	c.Flush()
+	return c.Error()
+}
