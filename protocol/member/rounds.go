@@ -122,10 +122,12 @@ func (m *Member) train(now time.Duration) []Effect {
 }
 
 // mix returns the weighted mean of every author's update of the round where it
-// is held, else of its newest one; where there is none, the task's start.
+// is held, else of its newest one; for round 0 the task's start.
 func (m *Member) mix(round uint64) []float64 {
-	spec := m.task.Spec()
-	sum := mixing.NewSum(spec.Params())
+	if round == 0 {
+		return Start(m.id, m.task)
+	}
+	sum := mixing.NewSum(m.task.Spec().Params())
 	for i := range m.seats {
 		s := &m.seats[i]
 		u := s.at(round)
@@ -135,9 +137,6 @@ func (m *Member) mix(round uint64) []float64 {
 		if u != nil {
 			m.add(sum, i, u)
 		}
-	}
-	if sum.Weight() == 0 {
-		return Start(m.id, m.task)
 	}
 	return sum.Mean()
 }
