@@ -13,7 +13,7 @@ import (
 // 1/(1+√((1-p)/p)). In the middle the bins are as fine as 1,024 even ones, and
 // towards 0 and 1 ever finer, because a rare class has all its scores there:
 // at one positive in a thousand rows even bins get the area under the curve
-// wrong by .1. All nodes must bin alike.
+// wrong by .08. All nodes must bin alike.
 const Bins = 2048
 
 // bin returns the bin of a probability. Each operation is monotone and rounded

@@ -1,0 +1,133 @@
+package learn
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"village/protocol/dataset"
+	"village/protocol/safetensors"
+)
+
+// random returns rows with normal features, and classes that follow a random
+// model of steepness scale and with a lower bias for the later classes.
+func random(s Spec, n int, seed uint64, scale, bias float64) (truth []float64, data dataset.Samples) {
+	r := rand.New(rand.NewPCG(seed, 1))
+	truth = make([]float64, s.Params())
+	for i := range truth {
+		truth[i] = scale * r.NormFloat64()
+	}
+	o := s.outputs()
+	for c := range o {
+		truth[o*s.Inputs+c] = bias * float64(c+2-o)
+	}
+	data = dataset.Samples{N: n, D: s.Inputs, X: make([]float64, n*s.Inputs), Y: make([]int, n)}
+	for i := range data.X {
+		data.X[i] = r.NormFloat64()
+	}
+	p := s.Predict(truth, data)
+	for i := range data.Y {
+		u := r.Float64()
+		for c := range s.Classes {
+			u -= p[i*s.Classes+c]
+			if u < 0 {
+				data.Y[i] = c
+				break
+			}
+		}
+	}
+	return truth, data
+}
+
+func TestSpecCheck(t *testing.T) {
+	for _, c := range []struct {
+		spec Spec
+		want string // "" where it passes
+	}{
+		{Spec{Logistic, 1, 2}, ""},
+		{Spec{Logistic, MaxInputs, 2}, ""},
+		{Spec{Softmax, 10, 2}, ""},
+		{Spec{Softmax, 10, MaxClasses}, ""},
+		{Spec{Softmax, 999_999, 100}, ""},
+		{Spec{Softmax, 1_000_000, 100}, "parameters"},
+		{Spec{Logistic, 3, 3}, "use softmax"},
+		{Spec{Softmax, 3, 1}, "classes"},
+		{Spec{Softmax, 3, MaxClasses + 1}, "classes"},
+		{Spec{Softmax, math.MaxInt, math.MaxInt}, "classes"},
+		{Spec{Softmax, math.MaxInt, 2}, "inputs"},
+		{Spec{Logistic, 0, 2}, "inputs"},
+		{Spec{Logistic, -1, 2}, "inputs"},
+		{Spec{"tree", 3, 2}, "not known"},
+	} {
+		err := c.spec.Check()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%v: %v, want %q", c.spec, err, c.want)
+		}
+	}
+}
+
+func TestInitIsTheStreamOfTheSeed(t *testing.T) {
+	// The first outputs of the stream of this seed, from
+	// https://c2sp.org/chacha8rand.
+	got := Spec{Softmax, 100, 3}.Init([32]byte([]byte("ABCDEFGHIJKLMNOPQRSTUVWXYZ123456")))
+	for i, word := range []uint64{0xb773b6063d4616a5, 0x1160af22a66abc3c} {
+		if want := (2*float64(word>>11)/(1<<53) - 1) * .01; got[i] != want {
+			t.Errorf("parameter %d is %v, want %v", i, got[i], want)
+		}
+	}
+	if len(got) != 303 || slices.Min(got) < -.01 || slices.Min(got) > -.009 || slices.Max(got) >= .01 || slices.Max(got) < .009 {
+		t.Errorf("%d parameters from %v to %v", len(got), slices.Min(got), slices.Max(got))
+	}
+}
+
+func TestTensors(t *testing.T) {
+	s := Spec{Softmax, 2, 3}
+	params := []float64{1, 2, 3, 4, 5, 6, 7, 8, 9}
+	b, err := safetensors.Marshal(s.Tensors(params), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts, _, err := safetensors.Unmarshal(b, safetensors.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ts[0].Name != "bias" || !slices.Equal(ts[0].F64, params[6:]) || !slices.Equal(ts[0].Shape, []int{3}) ||
+		ts[1].Name != "weight" || !slices.Equal(ts[1].F64, params[:6]) || !slices.Equal(ts[1].Shape, []int{3, 2}) {
+		t.Fatalf("in the file: %v", ts)
+	}
+	got, err := s.FromTensors(ts)
+	if err != nil || !slices.Equal(got, params) {
+		t.Fatalf("back: %v %v", got, err)
+	}
+	got[0] = 100
+	if ts[1].F64[0] != 1 {
+		t.Error("FromTensors did not copy")
+	}
+
+	weight, bias := ts[1], ts[0]
+	change := func(f func(*safetensors.Tensor)) []safetensors.Tensor {
+		w := weight
+		w.F64 = slices.Clone(w.F64)
+		f(&w)
+		return []safetensors.Tensor{w, bias}
+	}
+	for name, ts := range map[string][]safetensors.Tensor{
+		"none":        nil,
+		"one":         {weight},
+		"twice":       {weight, weight},
+		"three":       {weight, bias, bias},
+		"name":        change(func(w *safetensors.Tensor) { w.Name = "weights" }),
+		"transposed":  change(func(w *safetensors.Tensor) { w.Shape = []int{2, 3} }),
+		"flat":        change(func(w *safetensors.Tensor) { w.Shape = []int{6} }),
+		"type":        change(func(w *safetensors.Tensor) { w.DType = safetensors.F32 }),
+		"short":       change(func(w *safetensors.Tensor) { w.F64 = w.F64[:5] }),
+		"not finite":  change(func(w *safetensors.Tensor) { w.F64[3] = math.NaN() }),
+		"other model": Spec{Softmax, 3, 3}.Tensors(make([]float64, 12)),
+	} {
+		if got, err := s.FromTensors(ts); err == nil {
+			t.Errorf("%s: gave %v", name, got)
+		}
+	}
+}
