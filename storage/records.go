@@ -1,0 +1,433 @@
+package storage
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+
+	"village/protocol/record"
+)
+
+// Outcome says what became of a record that was put.
+type Outcome int
+
+const (
+	Stored       Outcome = iota // held from now on
+	Known                       // already held
+	Old                         // its slot is full of newer ones
+	Equivocation                // the slot holds another record with its number
+)
+
+func (o Outcome) String() string {
+	return [...]string{"stored", "known", "old", "equivocation"}[o]
+}
+
+// index is what memory keeps of the records: where each stands, not what it says.
+type index struct {
+	sync.RWMutex
+	slots  map[record.Slot][]held // newest first
+	slotOf map[record.CID]record.Slot
+	groups map[string]*group
+}
+
+type held struct {
+	cid    record.CID
+	number uint64
+}
+
+type group struct {
+	members []record.CID // sorted by bytes
+	digest  [32]byte
+	fresh   bool // digest is that of members
+}
+
+func byBytes(a, b record.CID) int { return strings.Compare(a.KeyString(), b.KeyString()) }
+
+func (x *index) add(slot record.Slot, h held) {
+	x.slots[slot] = append(x.slots[slot], h)
+	slices.SortFunc(x.slots[slot], func(a, b held) int {
+		return cmp.Compare(b.number, a.number)
+	})
+	x.slotOf[h.cid] = slot
+	g := x.groups[slot.Group()]
+	if g == nil {
+		g = &group{}
+		x.groups[slot.Group()] = g
+	}
+	if i, ok := slices.BinarySearchFunc(g.members, h.cid, byBytes); !ok {
+		g.members = slices.Insert(g.members, i, h.cid)
+	}
+	g.fresh = false
+}
+
+func (x *index) remove(c record.CID) {
+	slot, ok := x.slotOf[c]
+	if !ok {
+		return
+	}
+	delete(x.slotOf, c)
+	x.slots[slot] = slices.DeleteFunc(x.slots[slot], func(h held) bool { return h.cid == c })
+	if len(x.slots[slot]) == 0 {
+		delete(x.slots, slot)
+	}
+	g := x.groups[slot.Group()]
+	if i, ok := slices.BinarySearchFunc(g.members, c, byBytes); ok {
+		g.members = slices.Delete(g.members, i, i+1)
+	}
+	g.fresh = false
+	if len(g.members) == 0 {
+		delete(x.groups, slot.Group())
+	}
+}
+
+func recordKey(c record.CID) []byte { return append([]byte{spaceRecord}, c.Bytes()...) }
+
+// evidenceKey names the proof against a slot. One proof per slot is enough, and
+// keeps an author who signs without end from filling the disk.
+func evidenceKey(slot record.Slot, which byte) []byte {
+	h := sha256.New()
+	for _, field := range [][]byte{[]byte(slot.Kind), []byte(slot.Subject), slot.Author[:]} {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(field))))
+		h.Write(field)
+	}
+	return append(h.Sum([]byte{spaceEvidence}), which)
+}
+
+// loadRecords builds the index and drops what does not hash to its name.
+func (s *Store) loadRecords() error {
+	s.index.slots = map[record.Slot][]held{}
+	s.index.slotOf = map[record.CID]record.Slot{}
+	s.index.groups = map[string]*group{}
+	var bad []op
+	err := s.scan([]byte{spaceRecord}, true, func(key, value []byte) error {
+		r, err := parseRecord(key, value)
+		if err != nil {
+			bad = append(bad, op{key: key})
+			s.markDamaged("record " + recordName(key))
+			return nil
+		}
+		s.index.add(r.Slot, held{r.CID, r.Number})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.commitAll(bad)
+}
+
+// parseRecord reads a stored record. Its signature was checked before it was put.
+func parseRecord(key, value []byte) (record.Record, error) {
+	c, err := cid.Cast(key[1:])
+	if err != nil {
+		return record.Record{}, fmt.Errorf("record key: %w", err)
+	}
+	return record.Trusted(value, record.CID{Cid: c})
+}
+
+func recordName(key []byte) string {
+	c, err := cid.Cast(key[1:])
+	if err != nil {
+		return fmt.Sprintf("with the key %x", key[1:])
+	}
+	return c.String()
+}
+
+// PutRecord stores a record whose signature has been checked. It is durable when
+// this returns [Stored]. A slot keeps the newest [record.Kind.Keep] records,
+// whatever the order in which they come; an older one goes away in the same
+// transaction. On [Equivocation] the record that came first stays, and both are
+// kept as evidence, once per slot.
+func (s *Store) PutRecord(r record.Record) (Outcome, error) {
+	r, err := record.Trusted(r.Bytes, r.CID)
+	if err != nil {
+		return 0, err
+	}
+	s.putting.Lock()
+	defer s.putting.Unlock()
+
+	s.index.RLock()
+	inSlot := slices.Clone(s.index.slots[r.Slot])
+	s.index.RUnlock()
+	for _, h := range inSlot {
+		if h.cid == r.CID {
+			return Known, nil
+		}
+		if h.number != r.Number {
+			continue
+		}
+		first, err := s.readRecord(h.cid)
+		switch {
+		case err == nil:
+			return Equivocation, s.putEvidence(first, r)
+		case lost(err):
+			s.dropRecord(h.cid)
+			inSlot = slices.DeleteFunc(inSlot, func(o held) bool { return o.cid == h.cid })
+		default:
+			return 0, err
+		}
+		break // one number stands in a slot at most once
+	}
+	keep := r.Kind.Keep()
+	if len(inSlot) >= keep && r.Number < inSlot[keep-1].number {
+		return Old, nil
+	}
+	ops := []op{{recordKey(r.CID), r.Bytes}}
+	var gone []held
+	if len(inSlot) >= keep {
+		gone = inSlot[keep-1:]
+	}
+	for _, h := range gone {
+		ops = append(ops, op{key: recordKey(h.cid)})
+	}
+	if err := s.commit(ops...); err != nil {
+		return 0, err
+	}
+	s.index.Lock()
+	s.index.add(r.Slot, held{r.CID, r.Number})
+	for _, h := range gone {
+		s.index.remove(h.cid)
+	}
+	s.index.Unlock()
+	s.repaired("record " + r.CID.String())
+	return Stored, nil
+}
+
+func (s *Store) putEvidence(first, second record.Record) error {
+	a, b := evidenceKey(first.Slot, 0), evidenceKey(first.Slot, 1)
+	if sealed, err := s.get(a); err == nil {
+		if _, err := unseal(a, sealed); err == nil {
+			return nil
+		}
+	} else if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return s.commit(op{a, seal(a, first.Bytes)}, op{b, seal(b, second.Bytes)})
+}
+
+// Evidence returns, for every slot in which an author equivocated, the record
+// that came first and one that contradicts it. Both signatures are checked.
+func (s *Store) Evidence() ([][2]record.Record, error) {
+	var pairs [][2]record.Record
+	var pair [2]record.Record
+	good := 0
+	err := s.scan([]byte{spaceEvidence}, true, func(key, value []byte) error {
+		which := int(key[len(key)-1])
+		if which == 0 {
+			good = 0 // the second of the pair before may be missing
+		}
+		if b, err := unseal(key, value); err == nil {
+			if r, err := record.Open(b, ""); err == nil && which == good {
+				pair[which] = r
+				good++
+			}
+		}
+		if which == 1 && good == 2 {
+			pairs = append(pairs, pair)
+		} else if which == 1 {
+			s.markDamaged(fmt.Sprintf("evidence %x", key[1:len(key)-1]))
+		}
+		if which == 1 {
+			good = 0
+		}
+		return nil
+	})
+	return pairs, err
+}
+
+// lost says that a value is gone or not what was written, rather than that the
+// store could not be asked.
+func lost(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) }
+
+func (s *Store) readRecord(c record.CID) (record.Record, error) {
+	b, err := s.get(recordKey(c))
+	if err != nil {
+		return record.Record{}, err
+	}
+	r, err := record.Trusted(b, c)
+	if err != nil {
+		return record.Record{}, ErrDamaged
+	}
+	return r, nil
+}
+
+// dropRecord forgets a damaged record, so that it can be stored again; putting
+// is held.
+func (s *Store) dropRecord(c record.CID) {
+	s.index.Lock()
+	s.index.remove(c)
+	s.index.Unlock()
+	s.markDamaged("record " + c.String())
+	// Should this fail, the next Open finds it again.
+	_ = s.commit(op{key: recordKey(c)})
+}
+
+// pick returns the records that choose names under the index's lock.
+func (s *Store) pick(choose func() []record.CID) []record.Record {
+	chosen := func() []record.CID {
+		s.index.RLock()
+		defer s.index.RUnlock()
+		return choose()
+	}
+	cids := chosen()
+	records := make([]record.Record, 0, len(cids))
+	for _, c := range cids {
+		r, err := s.readRecord(c)
+		if err != nil {
+			break
+		}
+		records = append(records, r)
+	}
+	if len(records) == len(cids) {
+		return records
+	}
+	// A record is missing: it is damaged, or a newer one has replaced it since
+	// the index was read. Without a writer under way only the first is left.
+	s.putting.Lock()
+	defer s.putting.Unlock()
+	records = records[:0]
+	for _, c := range chosen() {
+		r, err := s.readRecord(c)
+		if err == nil {
+			records = append(records, r)
+		} else if lost(err) {
+			s.dropRecord(c)
+		}
+	}
+	return records
+}
+
+// Held returns the records of a slot, newest first.
+func (s *Store) Held(slot record.Slot) []record.Record {
+	return s.pick(func() []record.CID {
+		var cids []record.CID
+		for _, h := range s.index.slots[slot] {
+			cids = append(cids, h.cid)
+		}
+		return cids
+	})
+}
+
+// Record returns the record named c, [ErrNotFound], or [ErrDamaged] where it was
+// held once and the disk has lost it.
+func (s *Store) Record(c record.CID) (record.Record, error) {
+	found := s.pick(func() []record.CID {
+		if _, ok := s.index.slotOf[c]; ok {
+			return []record.CID{c}
+		}
+		return nil
+	})
+	if len(found) == 1 {
+		return found[0], nil
+	}
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.db == nil {
+		return record.Record{}, s.down
+	}
+	if s.isDamaged("record " + c.String()) {
+		return record.Record{}, fmt.Errorf("record %s: %w; a peer may serve it again", c, ErrDamaged)
+	}
+	return record.Record{}, fmt.Errorf("record %s: %w", c, ErrNotFound)
+}
+
+// Has says whether the record named c is held.
+func (s *Store) Has(c record.CID) bool {
+	s.index.RLock()
+	defer s.index.RUnlock()
+	_, ok := s.index.slotOf[c]
+	return ok
+}
+
+// Records returns all records of a kind, ordered by subject, author and number.
+func (s *Store) Records(kind record.Kind) []record.Record {
+	records := s.pick(func() []record.CID {
+		var cids []record.CID
+		for slot, in := range s.index.slots {
+			if slot.Kind == kind {
+				for _, h := range in {
+					cids = append(cids, h.cid)
+				}
+			}
+		}
+		return cids
+	})
+	slices.SortFunc(records, func(a, b record.Record) int {
+		if c := strings.Compare(a.Subject, b.Subject); c != 0 {
+			return c
+		}
+		if c := a.Author.Compare(b.Author); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.Number, b.Number)
+	})
+	return records
+}
+
+// Group returns the CIDs of all held records of a group, sorted by their bytes.
+func (s *Store) Group(name string) []record.CID {
+	s.index.RLock()
+	defer s.index.RUnlock()
+	if g := s.index.groups[name]; g != nil {
+		return slices.Clone(g.members)
+	}
+	return nil
+}
+
+// Groups returns for every group the SHA-256 over the bytes of its sorted CIDs.
+// Two nodes that hold the same records of a group have the same digest of it.
+func (s *Store) Groups() map[string][32]byte {
+	s.index.Lock()
+	defer s.index.Unlock()
+	digests := make(map[string][32]byte, len(s.index.groups))
+	for name, g := range s.index.groups {
+		if !g.fresh {
+			h := sha256.New()
+			for _, c := range g.members {
+				h.Write(c.Bytes())
+			}
+			h.Sum(g.digest[:0])
+			g.fresh = true
+		}
+		digests[name] = g.digest
+	}
+	return digests
+}
+
+// Damaged names what the disk has lost or changed since it was written, as far
+// as it has been read since Open, and has not been stored again.
+func (s *Store) Damaged() []string {
+	s.damage.Lock()
+	defer s.damage.Unlock()
+	names := make([]string, 0, len(s.damaged))
+	for name := range s.damaged {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (s *Store) markDamaged(name string) {
+	s.damage.Lock()
+	defer s.damage.Unlock()
+	s.damaged[name] = struct{}{}
+}
+
+func (s *Store) repaired(name string) {
+	s.damage.Lock()
+	defer s.damage.Unlock()
+	delete(s.damaged, name)
+}
+
+func (s *Store) isDamaged(name string) bool {
+	s.damage.Lock()
+	defer s.damage.Unlock()
+	_, ok := s.damaged[name]
+	return ok
+}

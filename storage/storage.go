@@ -1,0 +1,429 @@
+// Package storage is the Badger store of one node: signed records, public
+// artifacts, rows that stay at home and small private facts. It knows no
+// network; what may leave the node is decided by which part of it a caller is
+// given ([Store.Blockstore] sees artifacts alone).
+//
+// A write is durable when its call returns. A value is verified on every read:
+// a disk that returns other bytes than were written makes an [ErrDamaged], never
+// a wrong answer.
+//
+// # Layout
+//
+// One Badger database; the first byte of a key is the keyspace.
+//
+//	r CID                       a record's bytes
+//	e SHA-256(slot) 0|1         two records with one number in one slot, sealed
+//	b multihash                 an artifact's block (CIDv1, sha2-256, at most 1 MiB)
+//	h CID                       rows of a dataset: length and SHA-256, sealed
+//	d CID SHA-256(rows) number  one chunk of those rows, sealed
+//	p name                      a private fact, sealed
+//
+// Every value can be checked with nothing but its key: records and blocks are
+// named by their hash, the others are sealed, which is to say preceded by
+// SHA-256(key ‖ value). Values are at most
+// 1 MiB and a seal. Those under 64 KiB live in the
+// LSM tree, so that all records that gossip carries do, the rest in the value log.
+package storage
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+)
+
+// Errors that the store's methods wrap.
+var (
+	ErrNotFound = errors.New("not in this store")
+	ErrDamaged  = errors.New("damaged on disk")
+	// ErrFull refuses a write that would leave less than 256 MiB free, and an
+	// Open with less than 64 MiB free.
+	ErrFull    = errors.New("the disk is full; free some space")
+	ErrClosed  = errors.New("the store is closed")
+	ErrInUse   = errors.New("the store is in use by another process")
+	ErrForeign = errors.New("not a store of this program")
+	ErrNewer   = errors.New("the store was written by a newer program")
+)
+
+const (
+	// reserve is the free space in bytes that writes leave untouched. Badger
+	// writes through memory maps: a full disk kills the process with SIGBUS, and
+	// again at the next start. After a write was accepted, Badger may still flush
+	// three memtables (16 MiB each with their logs), rewrite some tens of MiB of
+	// tables and, in Reclaim, move the live half of one value log of 80 MiB.
+	reserve = 256 << 20
+	// reserveOpen is what replaying and flushing the memtables at start may take.
+	reserveOpen = 64 << 20
+
+	maxValue = 1 << 20 // bytes in one value, its seal aside
+	// valueThreshold is the size from which on a value goes to the value log.
+	// Below it, a failed sync is reported to the writer by Badger itself.
+	valueThreshold = 64 << 10
+
+	// A transaction holds at most batchLog bytes of values for the value log,
+	// because Badger writes a transaction to a single log file and moves that
+	// file's memory map under its readers when it outgrows twice its size; and at
+	// most batchTree bytes for the tree, because Badger refuses more than 15 % of
+	// a memtable.
+	batchLog  = 16 << 20
+	batchTree = 512 << 10
+	batchKeys = 1024
+
+	pageKeys = 256 // keys that one read transaction of a scan visits
+)
+
+// The keyspaces.
+const (
+	spaceRecord   = 'r'
+	spaceEvidence = 'e'
+	spaceBlock    = 'b'
+	spaceRows     = 'h'
+	spaceChunk    = 'd'
+	spacePrivate  = 'p'
+)
+
+// Store is one node's store. Its methods may be called at the same time from
+// many goroutines. One process at a time can have a directory open.
+type Store struct {
+	dir  string
+	lock *os.File      // the directory: locked while the store is open, synced after every write
+	free func() uint64 // FreeBytes, except in tests
+	log  logger
+
+	// life is held shared while db is in use, and alone to close or reopen it.
+	life sync.RWMutex
+	db   *badger.DB
+	down error // why db is nil
+
+	putting    sync.Mutex // one change of the records at a time, from commit to index
+	rowing     sync.Mutex // one PutRows at a time
+	reclaiming sync.Mutex
+
+	index index
+
+	damage  sync.Mutex
+	damaged map[string]struct{}
+}
+
+// Open opens the store in dir, creating it, readable by this user alone, where
+// there is none. A directory that holds something else, or a store of a newer
+// program, is left untouched ([ErrForeign], [ErrNewer]); one that another
+// process has open gives [ErrInUse]. Records that the disk has damaged do not
+// make Open fail: they are dropped and named by [Store.Damaged], so that peers
+// can serve them again.
+func Open(dir string) (*Store, error) {
+	lock, err := prepare(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir, lock: lock, damaged: map[string]struct{}{}}
+	s.free = s.FreeBytes
+	err = enough(s.free())
+	if err == nil {
+		err = s.start()
+	}
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	if err := s.loadRecords(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if err := s.sweepRows(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// enough says whether a store may be opened with so much space left.
+func enough(free uint64) error {
+	if free < reserveOpen {
+		return fmt.Errorf("open store with %d MiB free: %w", free>>20, ErrFull)
+	}
+	return nil
+}
+
+// Close makes everything durable and releases the directory. A second Close
+// does nothing.
+func (s *Store) Close() error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.lock == nil {
+		return nil
+	}
+	err := s.stop()
+	s.lock.Close()
+	s.lock = nil
+	return err
+}
+
+// start opens the database; life is held or not yet needed.
+func (s *Store) start() error {
+	o := badger.DefaultOptions(s.dir).
+		WithMemTableSize(8 << 20).WithNumMemtables(2).
+		WithBlockCacheSize(8 << 20).WithIndexCacheSize(8 << 20).
+		WithValueThreshold(valueThreshold).WithValueLogFileSize(64 << 20).
+		WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(4).
+		WithBaseTableSize(4 << 20).WithNumCompactors(2).
+		WithMetricsEnabled(false).
+		WithDetectConflicts(false). // blind writes, or serialised by the store
+		WithSyncWrites(true).
+		WithChecksumVerificationMode(options.OnTableRead). // the only mode that neither hides damage nor crashes
+		WithVerifyValueChecksum(true).                     // before Badger trusts the lengths in an entry's header
+		WithCompactL0OnClose(true).                        // else Reclaim finds nothing to reclaim
+		WithExternalMagic(format).
+		WithBypassLockGuard(true). // the store's own lock lasts across a reopen
+		WithLogger(&s.log)
+	db, err := badger.Open(o)
+	if err != nil {
+		// A kill in the middle of a start can leave an empty log file that makes
+		// this one fail (dgraph-io/badger#2207); a failed start has the same effect.
+		if err := sweep(s.dir); err != nil {
+			return err
+		}
+		db, err = badger.Open(o)
+	}
+	if err != nil {
+		line, _, _ := strings.Cut(err.Error(), "\n")
+		return fmt.Errorf("store %s does not open (%s): if a file of it is damaged, move the directory away and start again; "+
+			"peers serve the records and artifacts again, rows have to be added again", s.dir, line)
+	}
+	s.db, s.down = db, nil
+	return nil
+}
+
+// stop closes the database; life is held alone.
+func (s *Store) stop() error {
+	if s.db == nil {
+		return nil
+	}
+	err := s.db.Close()
+	s.db, s.down = nil, ErrClosed
+	return scrub("close", err)
+}
+
+// logger keeps Badger quiet, since its messages can hold values, and catches the
+// one failure that Badger tells to its log alone: a value log that did not reach
+// the disk.
+type logger struct{ unsynced atomic.Bool }
+
+func (l *logger) Errorf(format string, _ ...any) {
+	if strings.HasPrefix(format, "Error while curlf sync") {
+		l.unsynced.Store(true)
+	}
+}
+func (*logger) Warningf(string, ...any) {}
+func (*logger) Infof(string, ...any)    {}
+func (*logger) Debugf(string, ...any)   {}
+
+// op is one write; a nil value deletes.
+type op struct{ key, value []byte }
+
+// commit applies all ops or none and returns when they are durable. Their
+// values together must fit a transaction, see batches.
+func (s *Store) commit(ops ...op) error {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.db == nil {
+		return s.down
+	}
+	var size uint64
+	for _, o := range ops {
+		size += uint64(len(o.value))
+	}
+	if size > 0 && s.free() < reserve+size { // deletions may free space
+		return ErrFull
+	}
+	if s.log.unsynced.Load() {
+		return errUnsynced
+	}
+	err := s.db.Update(func(txn *badger.Txn) error {
+		for _, o := range ops {
+			var err error
+			if o.value == nil {
+				err = txn.Delete(o.key)
+			} else {
+				err = txn.Set(o.key, o.value)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return scrub("write", err)
+	}
+	if s.log.unsynced.Load() {
+		return errUnsynced
+	}
+	// Badger does not sync the directory when it starts a new log file.
+	if err := s.lock.Sync(); err != nil {
+		return fmt.Errorf("sync store: %w", err)
+	}
+	return nil
+}
+
+// errUnsynced stays until the store is opened again: after a failed sync the
+// system may count lost pages as written.
+var errUnsynced = errors.New("the disk failed to write; check it and start again")
+
+// commitAll applies ops in order, in as many transactions as their size needs.
+func (s *Store) commitAll(ops []op) error {
+	for len(ops) > 0 {
+		var log, tree, n int
+		for n < len(ops) && n < batchKeys {
+			if size := len(ops[n].value); size >= valueThreshold {
+				log += size
+			} else {
+				tree += size
+			}
+			if n > 0 && (log > batchLog || tree > batchTree) {
+				break
+			}
+			n++
+		}
+		if err := s.commit(ops[:n]...); err != nil {
+			return err
+		}
+		ops = ops[n:]
+	}
+	return nil
+}
+
+// view runs fn in a read transaction. fn must not call the store.
+func (s *Store) view(fn func(*badger.Txn) error) error {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.db == nil {
+		return s.down
+	}
+	return s.db.View(fn)
+}
+
+// get returns the value of key, unverified. Badger returns no error but an
+// empty value where it cannot read its value log.
+func (s *Store) get(key []byte) (value []byte, err error) {
+	err = s.view(func(txn *badger.Txn) error {
+		item, err := txn.Get(key)
+		if err != nil {
+			return err
+		}
+		value, err = item.ValueCopy(nil)
+		return err
+	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, ErrNotFound
+	}
+	return value, scrub("read", err)
+}
+
+// has says whether key is there, whatever its value.
+func (s *Store) has(key []byte) (found bool, err error) {
+	err = s.view(func(txn *badger.Txn) error {
+		_, err := txn.Get(key)
+		found = err == nil
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		}
+		return err
+	})
+	return found, scrub("read", err)
+}
+
+// page calls fn for at most pageKeys keys with prefix behind the key after, in
+// order, and returns the last of them, nil at the end. The value is nil unless
+// asked for. fn may keep both, and must not use the store.
+func (s *Store) page(prefix, after []byte, values bool, fn func(key, value []byte) error) (last []byte, err error) {
+	var failed error
+	err = s.view(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
+		defer it.Close()
+		start, n := prefix, 0
+		if after != nil {
+			start = after
+		}
+		for it.Seek(start); it.Valid() && n < pageKeys; it.Next() {
+			item := it.Item()
+			if bytes.Equal(item.Key(), after) {
+				continue
+			}
+			var value []byte
+			if values {
+				if value, err = item.ValueCopy(nil); err != nil {
+					return err
+				}
+			}
+			last = item.KeyCopy(nil)
+			if failed = fn(last, value); failed != nil {
+				return nil
+			}
+			n++
+		}
+		if n < pageKeys {
+			last = nil
+		}
+		return nil
+	})
+	if failed != nil {
+		return nil, failed
+	}
+	return last, scrub("read", err)
+}
+
+// scan calls fn for every key with prefix, in order, see page. It sees changes
+// that happen while it runs in part.
+func (s *Store) scan(prefix []byte, values bool, fn func(key, value []byte) error) error {
+	after, err := s.page(prefix, nil, values, fn)
+	for err == nil && after != nil {
+		after, err = s.page(prefix, after, values, fn)
+	}
+	return err
+}
+
+// seal returns value behind the hash that binds it to key.
+func seal(key, value []byte) []byte {
+	h := sha256.New()
+	h.Write(key)
+	h.Write(value)
+	return append(h.Sum(make([]byte, 0, sha256.Size+len(value))), value...)
+}
+
+// unseal returns the value in b, which stands at key.
+func unseal(key, b []byte) ([]byte, error) {
+	if len(b) < sha256.Size || !bytes.Equal(seal(key, b[sha256.Size:])[:sha256.Size], b[:sha256.Size]) {
+		return nil, ErrDamaged
+	}
+	return b[sha256.Size:], nil
+}
+
+// scrub names a Badger error by its cause alone, because the texts of some hold
+// the bytes of the value.
+func scrub(doing string, err error) error {
+	if err == nil || errors.Is(err, ErrClosed) {
+		return err
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return fmt.Errorf("%s store: %w", doing, errno)
+	}
+	for _, known := range []error{
+		badger.ErrTxnTooBig, badger.ErrBlockedWrites, badger.ErrDBClosed, badger.ErrRejected, io.ErrUnexpectedEOF,
+	} {
+		if errors.Is(err, known) {
+			return fmt.Errorf("%s store: %w", doing, known)
+		}
+	}
+	return fmt.Errorf("%s store: the database failed (%T)", doing, err)
+}
