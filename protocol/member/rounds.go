@@ -76,8 +76,9 @@ func (m *Member) takeUpdate(now time.Duration, r Received, body task.Update) {
 	}
 }
 
-// train starts the next round once everyone who is not silent has reached the
-// own one. A node that is two rounds or more behind jumps to the highest.
+// train starts the next round once the update of the own round is held of
+// everyone who is not silent. A node that is two rounds or more behind jumps to
+// the highest.
 func (m *Member) train(now time.Duration) []Effect {
 	if m.own < 0 || m.training.busy {
 		return nil
@@ -100,7 +101,7 @@ func (m *Member) train(now time.Duration) []Effect {
 		waits := false
 		for i := range m.seats {
 			s := &m.seats[i]
-			if s.round() >= round {
+			if s.at(round) != nil {
 				continue
 			}
 			if silent := s.pace.silentAt(m.training.since); mayBeLast || now < silent {

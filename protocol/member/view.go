@@ -46,7 +46,7 @@ func (m *Member) WaitingFor() []record.NodeID {
 		}
 	case m.final == nil:
 		for i := range m.seats {
-			if i != m.own && (m.seats[i].round() < m.Round() || m.Round() == 0) {
+			if i != m.own && m.seats[i].at(m.Round()) == nil {
 				waiting = append(waiting, m.roster.Members[i].Author)
 			}
 		}
