@@ -117,9 +117,10 @@ func CSV(r io.Reader, columns []string) (dataset.Table, error) {
 	return t, nil
 }
 
-// delimiter returns the separator of a file that starts with first: of comma,
-// semicolon and tab the one that makes as many cells of the first line as there
-// are columns, or, where columns is 0, the most.
+// delimiter returns the separator of a file that starts with first: of tab,
+// semicolon and comma the one that makes as many cells of the first line as
+// there are columns, or, where columns is 0, the most. In doubt between comma
+// and semicolon a header has commas, and numbers have decimal ones.
 func delimiter(first []byte, columns int) rune {
 	count, quoted := map[byte]int{}, false
 	for _, b := range first {
@@ -135,7 +136,7 @@ func delimiter(first []byte, columns int) rune {
 		count[b]++
 	}
 	best := byte(',')
-	for _, b := range []byte(",;\t") {
+	for _, b := range []byte("\t;,") {
 		if columns > 0 && count[b] == columns-1 {
 			return rune(b)
 		}
