@@ -35,8 +35,8 @@ func newTaskPropose(a *app) *cobra.Command {
 		RunE: action(func(cmd *cobra.Command, _ []string) (err error) {
 			if file != "" {
 				other := ""
-				cmd.LocalNonPersistentFlags().Visit(func(f *pflag.Flag) {
-					if f.Name != "file" {
+				cmd.Flags().Visit(func(f *pflag.Flag) {
+					if f.Name != "file" && cmd.InheritedFlags().Lookup(f.Name) == nil {
 						other = f.Name
 					}
 				})

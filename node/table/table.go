@@ -26,6 +26,7 @@ const None = "–"
 // Text makes text from a peer fit for one line of a terminal: characters that
 // control it, end the line or change the direction of writing are escaped.
 func Text(s string) string {
+	s = strings.ToValidUTF8(s, "\ufffd")
 	bad := func(r rune) bool {
 		return !unicode.IsPrint(r) || unicode.Is(unicode.Bidi_Control, r)
 	}
@@ -143,11 +144,11 @@ func cidOr(c record.CID) string {
 // Init writes what village init has made.
 func Init(w io.Writer, v api.Init) error {
 	rows := [][]string{
-		{"home", Text(v.Home)}, {"peer id", v.PeerID.String()}, {"nation", v.Nation},
-		{"name", Text(v.Name)}, {"federation", v.Federation},
+		{"home", Text(v.Home)}, {"peer id", v.PeerID.String()}, {"nation", Text(v.Nation)},
+		{"name", Text(v.Name)}, {"federation", Text(v.Federation)},
 	}
 	for _, a := range v.Listen {
-		rows = append(rows, []string{"listens on", a})
+		rows = append(rows, []string{"listens on", Text(a)})
 	}
 	return columns(w, rows)
 }
@@ -155,10 +156,10 @@ func Init(w io.Writer, v api.Init) error {
 // Identity writes who a node is.
 func Identity(w io.Writer, v api.Identity) error {
 	rows := [][]string{
-		{"peer id", v.PeerID.String()}, {"nation", v.Nation}, {"name", Text(v.Name)}, {"federation", v.Federation},
+		{"peer id", v.PeerID.String()}, {"nation", Text(v.Nation)}, {"name", Text(v.Name)}, {"federation", Text(v.Federation)},
 	}
 	for _, a := range v.Addresses {
-		rows = append(rows, []string{"address", a})
+		rows = append(rows, []string{"address", Text(a)})
 	}
 	if len(v.Addresses) == 0 {
 		rows = append(rows, []string{"address", "none: the daemon is not running"})
@@ -196,7 +197,7 @@ func Status(w io.Writer, v api.Status, names Names) error {
 
 // Progress says in one line how far a task is and whom it waits for.
 func Progress(t api.TaskSummary, names Names) string {
-	s := t.Stage
+	s := Text(t.Stage)
 	if t.Stage == api.StageTraining {
 		s += fmt.Sprintf(", round %d of %d", t.Round, t.Rounds)
 	}

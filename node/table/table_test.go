@@ -1,0 +1,210 @@
+package table
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode"
+
+	"village/node/api"
+	"village/protocol/learn"
+	"village/protocol/record"
+)
+
+func render[T any](t *testing.T, f func(w *bytes.Buffer, v T) error, v T) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := f(&b, v); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestText(t *testing.T) {
+	for in, want := range map[string]string{
+		"Zürich 村":     "Zürich 村",
+		"a\x1b[2Jb":    `a\u001b[2Jb`,
+		"a\nb\tc":      `a\u000ab\u0009c`,
+		"abc\u202egpj": `abc\u202egpj`,
+		"a\xffb":       "a\ufffdb",
+		"\u200fx":      `\u200fx`,
+	} {
+		if got := Text(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+// hostile fills every string of v, however deep, with a marker behind a
+// character that would steer a terminal, and returns the markers.
+func hostile(v reflect.Value, markers *[]string) {
+	switch v.Kind() {
+	case reflect.String:
+		m := fmt.Sprintf("mark%03d", len(*markers))
+		*markers = append(*markers, m)
+		v.SetString("\x1b" + m)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[record.CID]() {
+			v.Set(reflect.ValueOf(record.CIDOf([]byte("x"))))
+			return
+		}
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				hostile(v.Field(i), markers)
+			}
+		}
+	case reflect.Slice:
+		n := 2
+		v.Set(reflect.MakeSlice(v.Type(), n, n))
+		for i := range n {
+			hostile(v.Index(i), markers)
+		}
+	case reflect.Array:
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Uint64, reflect.Uint8:
+		v.SetUint(7)
+	case reflect.Int:
+		v.SetInt(7)
+	case reflect.Float64:
+		v.SetFloat(0.5)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		hostile(v.Elem(), markers)
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		hostile(key, markers)
+		hostile(value, markers)
+		v.SetMapIndex(key, value)
+	default:
+		panic(v.Kind())
+	}
+}
+
+func checkHostile[T any](t *testing.T, f func(w *bytes.Buffer, v T) error) {
+	t.Helper()
+	var v T
+	hostile(reflect.ValueOf(&v).Elem(), new([]string))
+	out := render(t, f, v)
+	for _, r := range out {
+		if unicode.IsControl(r) && r != '\n' {
+			t.Fatalf("%T: %U reaches the terminal:\n%s", v, r, out)
+		}
+	}
+}
+
+// No string of any answer reaches the terminal unescaped.
+func TestPeersCannotSteerTheTerminal(t *testing.T) {
+	checkHostile(t, func(w *bytes.Buffer, v api.Init) error {
+		v.Nation, v.Federation, v.Listen = "", "", nil
+		return Init(w, v)
+	})
+	checkHostile(t, func(w *bytes.Buffer, v api.Identity) error { return Identity(w, v) })
+	checkHostile(t, func(w *bytes.Buffer, v api.Status) error { return Status(w, v, nil) })
+	checkHostile(t, func(w *bytes.Buffer, v api.Peers) error { return Peers(w, v) })
+	checkHostile(t, func(w *bytes.Buffer, v api.Members) error { return Members(w, v) })
+	checkHostile(t, func(w *bytes.Buffer, v api.AddedDataset) error { return AddedDataset(w, v) })
+	checkHostile(t, func(w *bytes.Buffer, v api.Datasets) error { return Datasets(w, v) })
+	checkHostile(t, func(w *bytes.Buffer, v api.Tasks) error { return Tasks(w, v, nil) })
+	checkHostile(t, func(w *bytes.Buffer, v api.ShownTask) error { return Task(w, v) })
+	checkHostile(t, func(w *bytes.Buffer, v api.Models) error { return Models(w, v) })
+	checkHostile(t, func(w *bytes.Buffer, v api.ShownModel) error { return Model(w, v) })
+	checkHostile(t, func(w *bytes.Buffer, v api.Report) error { return Report(w, v) })
+}
+
+// What a manifest publishes is shown, all of it: a field that is added to
+// manifests and not to the table fails here.
+func TestDatasetShowsEverythingPublished(t *testing.T) {
+	var v api.ShownDataset
+	var markers []string
+	hostile(reflect.ValueOf(&v.Manifest).Elem(), &markers)
+	out := render(t, func(w *bytes.Buffer, v api.ShownDataset) error { return Dataset(w, v) }, v)
+	if len(markers) < 15 {
+		t.Fatalf("only %d strings", len(markers))
+	}
+	for _, m := range markers {
+		if !strings.Contains(out, `\u001b`+m) {
+			t.Errorf("%s is not shown in\n%s", m, out)
+		}
+	}
+	if fields := reflect.TypeOf(v.Manifest).NumField(); fields != 14 {
+		t.Errorf("a manifest has %d fields; see that Dataset shows them all", fields)
+	}
+}
+
+func TestReport(t *testing.T) {
+	f := func(x float64) *float64 { return &x }
+	class := func(label string, p, r, f1 float64, n uint64) learn.ClassReport {
+		return learn.ClassReport{Label: label, Precision: p, Recall: r, F1: f1, Support: n}
+	}
+	average := learn.Average{Precision: .5, Recall: .25, F1: 1. / 3}
+	local := learn.Report{Rows: 254, Accuracy: f(.748), F1: f(.761), ROCAUC: f(.841), Micro: average, Macro: average, Weighted: average,
+		Classes: []learn.ClassReport{class("healthy", .7, .71, .72, 120), class("disease", .8, .81, .82, 134)}}
+	federated := local
+	federated.Accuracy = f(.795)
+	federated.Classes = []learn.ClassReport{class("healthy", .9, .91, .92, 120), class("disease", .6, .61, .62, 134)}
+	r := api.Report{
+		CID: record.CIDOf([]byte("model")), Name: "heart", Target: "num", Positive: "disease", Rounds: 30,
+		AllRows: api.Pair{Local: local, Federated: federated},
+		Mean:    api.MeanPair{Local: api.Metrics{Accuracy: f(.791)}},
+		Missing: []record.NodeID{{1}},
+	}
+	r.Nodes = append(r.Nodes, api.NodeReport{Nation: "HUN", Name: "Budapest", TrainRows: 180, TestRows: 81, Pair: api.Pair{Local: local}})
+	got := render(t, func(w *bytes.Buffer, v api.Report) error { return Report(w, v) }, r)
+	want := `heart: num (positive: disease), 30 rounds
+model   MODEL
+report  –
+
+               training  test  local only                  federated
+                   rows  rows    accuracy     F1  ROC-AUC   accuracy     F1  ROC-AUC
+HUN Budapest        180    81       0.748  0.761    0.841          –      –        –
+all rows            180   254       0.748  0.761    0.841      0.795  0.761    0.841
+mean of nodes                       0.791      –        –          –      –        –
+missing: NODE
+
+all rows
+              local only                    federated
+               precision  recall  f1-score  precision  recall  f1-score  support
+
+healthy             0.70    0.71      0.72       0.90    0.91      0.92      120
+disease             0.80    0.81      0.82       0.60    0.61      0.62      134
+
+accuracy                              0.75                         0.80      254
+micro avg           0.50    0.25      0.33       0.50    0.25      0.33      254
+macro avg           0.50    0.25      0.33       0.50    0.25      0.33      254
+weighted avg        0.50    0.25      0.33       0.50    0.25      0.33      254
+ROC-AUC                               0.84                         0.84
+
+HUN Budapest
+`
+	got = strings.NewReplacer(r.CID.String(), "MODEL", r.Missing[0].String(), "NODE").Replace(got)
+	if !strings.HasPrefix(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	// Without rows nothing is defined.
+	tail := got[strings.Index(got, "\nHUN Budapest\n"):]
+	if strings.Contains(tail, "0.00") || !strings.Contains(tail, "–") {
+		t.Errorf("figures of no rows:\n%s", tail)
+	}
+}
+
+func TestPredictionsCSV(t *testing.T) {
+	got := render(t, func(w *bytes.Buffer, v api.Predictions) error { return PredictionsCSV(w, v) }, api.Predictions{
+		Classes: []string{"no", "yes, sure"}, Predictions: []string{"no", "yes, sure"}, Probabilities: [][]float64{{.75, .25}, {.1, .9}},
+	})
+	want := "prediction,probability_no,\"probability_yes, sure\"\nno,0.75,0.25\n\"yes, sure\",0.1,0.9\n"
+	if got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestBytes(t *testing.T) {
+	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 1<<20 - 1: "1.0 MiB", 1536 << 20: "1.5 GiB"} {
+		if got := Bytes(n); got != want {
+			t.Errorf("%d: got %s, want %s", n, got, want)
+		}
+	}
+}
