@@ -65,6 +65,17 @@ func (a *accounts) take(p peer.ID, cost int) bool {
 	return acc != nil && acc.bucket.AllowN(now, cost)
 }
 
+// charge makes p pay for what it has cost already, on credit if need be: until
+// the debt is paid off, take is false.
+func (a *accounts) charge(p peer.ID, cost int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	if acc := a.of(p, now); acc != nil {
+		acc.bucket.ReserveN(now, cost)
+	}
+}
+
 // shunned is true while p is not pulled from.
 func (a *accounts) shunned(p peer.ID) bool {
 	a.mu.Lock()

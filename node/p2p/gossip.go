@@ -82,12 +82,17 @@ func (n *Network) joinTopic() error {
 				return
 			}
 			if e.Type == pubsub.PeerJoin {
-				n.pulls.enqueue(e.Peer)
-				n.stir()
+				n.joined(e.Peer)
 			}
 		}
 	})
 	return nil
+}
+
+// joined pulls from a peer that gossip did not reach or come from until now.
+func (n *Network) joined(p peer.ID) {
+	n.pulls.enqueue(p)
+	n.stir()
 }
 
 // scoring punishes those who forward what every honest node must refuse: about
@@ -140,18 +145,22 @@ func (n *Network) validate(ctx context.Context, from peer.ID, m *pubsub.Message)
 	if from == n.host.ID() {
 		return pubsub.ValidationAccept
 	}
-	if len(m.Data) > record.MaxGossip {
-		n.refused.Add(1)
-		return pubsub.ValidationReject
-	}
 	if !n.accounts.take(from, costRecord) {
 		n.dropped.Add(1)
 		return pubsub.ValidationIgnore
+	}
+	if len(m.Data) > record.MaxGossip {
+		n.refused.Add(1)
+		n.accounts.charge(from, costGarbage)
+		return pubsub.ValidationReject
 	}
 	switch _, j := n.judge(ctx, from, m.Data); j {
 	case stored:
 		return pubsub.ValidationAccept
 	case rejected, garbage:
+		// The score works on messages that arrive from now on; this, on those
+		// that wait in the queue already.
+		n.accounts.charge(from, costGarbage)
 		return pubsub.ValidationReject
 	default:
 		return pubsub.ValidationIgnore
@@ -231,11 +240,14 @@ func (t tracer) RejectMessage(_ *pubsub.Message, reason string) {
 func (t tracer) DropRPC(*pubsub.RPC, peer.ID)         { t.n.dropped.Add(1) }
 func (t tracer) UndeliverableMessage(*pubsub.Message) { t.n.dropped.Add(1) }
 
+// Graft: records are passed on within the mesh alone, so what came before the
+// two were in each other's went by.
+func (t tracer) Graft(p peer.ID, _ string) { t.n.joined(p) }
+
 func (tracer) OnNewOutboundStream(peer.ID, protocol.ID)             {}
 func (tracer) OnClosedOutboundStream(peer.ID)                       {}
 func (tracer) Join(string)                                          {}
 func (tracer) Leave(string)                                         {}
-func (tracer) Graft(peer.ID, string)                                {}
 func (tracer) Prune(peer.ID, string)                                {}
 func (tracer) ValidateMessage(*pubsub.Message)                      {}
 func (tracer) DeliverMessage(*pubsub.Message)                       {}

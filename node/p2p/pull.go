@@ -193,8 +193,11 @@ func (n *Network) pullFrom(p peer.ID) bool {
 	}
 	var timeout interface{ Timeout() bool }
 	switch {
-	case err == nil || errors.Is(err, errEnough):
+	case err == nil:
 		n.accounts.forgive(p)
+	case errors.Is(err, errEnough):
+		n.accounts.forgive(p)
+		s.failed = true // the peer need not wait for another ask
 	case n.ctx.Err() != nil || !n.isConnected(p):
 	case ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout():
 		// Slow is fine as long as something arrives.
@@ -238,8 +241,11 @@ func (c *pullConversation) run() error {
 		return err
 	}
 	b, err := readFrame(c.s, maxSummary)
-	if err != nil || len(b) == 0 {
-		return err
+	if err != nil {
+		return midway(err)
+	}
+	if len(b) == 0 {
+		return c.end()
 	}
 	theirs, err := decodeSummary(b)
 	if err != nil {
@@ -257,7 +263,23 @@ func (c *pullConversation) run() error {
 		}
 		differ = differ[count:]
 	}
-	return nil
+	return c.end()
+}
+
+// end makes sure that the peer has nothing more to say.
+func (c *pullConversation) end() error {
+	if err := c.s.CloseWrite(); err != nil {
+		return err
+	}
+	var b [1]byte
+	switch n, err := c.s.Read(b[:]); {
+	case n > 0:
+		return fmt.Errorf("%w: it sent what was not asked for", errGarbage)
+	case errors.Is(err, io.EOF):
+		return nil
+	default:
+		return err
+	}
 }
 
 // differing returns the groups that may bring something: the catalogue first,

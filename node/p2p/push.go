@@ -104,7 +104,7 @@ func (n *Network) servePush(raw network.Stream) {
 	status := byte(statusNo)
 	switch j {
 	case garbage:
-		n.accounts.take(from, costGarbage)
+		n.accounts.charge(from, costGarbage)
 		s.failed = true
 		return
 	case stored:

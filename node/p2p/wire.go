@@ -43,7 +43,7 @@ var errGarbage = errors.New("the peer broke the protocol")
 // with its summary. Then the puller asks, any number of times, for the listing
 // of some groups (one frame) or for records (one frame each, in the order in
 // which they were asked for; empty for one that is not held any more), and
-// closes. All but the opening and the records themselves is dag-cbor.
+// closes; nothing follows. All but the opening and the records themselves is dag-cbor.
 type (
 	summary struct {
 		Groups []groupDigest `cbor:"groups"` // by name, ascending
@@ -196,7 +196,7 @@ func (n *Network) blame(p peer.ID, err error) {
 	if errors.Is(err, errGarbage) {
 		n.refused.Add(1)
 		n.accounts.punish(p)
-		n.accounts.take(p, costGarbage)
+		n.accounts.charge(p, costGarbage)
 		n.log.Warn("a peer broke the protocol", "peer", p, "error", err)
 	}
 }
