@@ -179,7 +179,7 @@ func (r *rowReader) next() ([]string, error) {
 		return nil, io.EOF
 	}
 	end := r.csv.InputOffset()
-	if r.limit.reached || end-r.start > MaxRow {
+	if end-r.start > MaxRow { // also where limit has cut the row off
 		return nil, fmt.Errorf("the row after line %d is longer than %d bytes; perhaps a quote is not closed", r.line, MaxRow)
 	}
 	if wrong := (*csv.ParseError)(nil); errors.As(err, &wrong) {
@@ -204,14 +204,12 @@ func (r *rowReader) next() ([]string, error) {
 // limitReader stops after left bytes, so that a row without an end is not read
 // into memory. Its user adds to left what rows have consumed.
 type limitReader struct {
-	r       io.Reader
-	left    int64
-	reached bool
+	r    io.Reader
+	left int64
 }
 
 func (l *limitReader) Read(p []byte) (int, error) {
 	if l.left <= 0 {
-		l.reached = true
 		return 0, errors.New("row too long")
 	}
 	n, err := l.r.Read(p[:min(int64(len(p)), l.left)])

@@ -58,17 +58,6 @@ func checkAsPeer(t *testing.T, m Manifest) Manifest {
 	return m
 }
 
-func (m Manifest) mustFind(t *testing.T, name string) Column {
-	t.Helper()
-	for _, c := range m.Columns {
-		if c.Name == name {
-			return c
-		}
-	}
-	t.Fatalf("the manifest has no column %q", name)
-	return Column{}
-}
-
 func wantError(t *testing.T, err error, parts ...string) {
 	t.Helper()
 	if err == nil {
@@ -107,27 +96,27 @@ func TestCleanKinds(t *testing.T) {
 
 func TestCleanTarget(t *testing.T) {
 	table := numbered("x few many y", 60, func(i int) string { return fmt.Sprintf("%d %d %d a", i, i%20, i%21) })
-	if k := clean(t, table, Options{Target: "few"}).Manifest.mustFind(t, "few").Kind; k != Categorical {
+	if k := clean(t, table, Options{Target: "few"}).Manifest.column("few").Kind; k != Categorical {
 		t.Errorf("a target of 20 numbers is %s", k)
 	}
-	if k := clean(t, table, Options{Target: "many"}).Manifest.mustFind(t, "many").Kind; k != Numeric {
+	if k := clean(t, table, Options{Target: "many"}).Manifest.column("many").Kind; k != Numeric {
 		t.Errorf("a target of 21 numbers is %s", k)
 	}
 	for _, o := range []Options{
 		{Target: "many", Categorical: []string{"many"}}, {Target: "many", Positive: "20"}, {Target: "many", Levels: map[string][]string{"many": {"1"}}},
 	} {
-		if k := clean(t, table, o).Manifest.mustFind(t, "many").Kind; k != Categorical {
+		if k := clean(t, table, o).Manifest.column("many").Kind; k != Categorical {
 			t.Errorf("%+v: the target is %s", o, k)
 		}
 	}
 }
 
 func TestCleanDrops(t *testing.T) {
-	rows := []string{"_ 1 train", "_ 1 train", "_ _ _", "1 _ test", "2 1 _"}
+	rows := []string{"train _ 1", "_ _ 1", "_ _ _", "test 1 _", "_ 2 1"}
 	for i := range 30 { // of every three rows two are the same
-		rows = append(rows, fmt.Sprintf("%d.0 %d Train", 100+i/3*2+i%3/2, i%3/2))
+		rows = append(rows, fmt.Sprintf("Train %d.0 %d", 100+i/3*2+i%3/2, i%3/2))
 	}
-	c := clean(t, tableFrom("x y part", rows...), Options{Target: "y", Split: "part"})
+	c := clean(t, tableFrom("part x y", rows...), Options{Target: "y", Split: "part"})
 	want := map[string]int{DropTarget: 2, DropFeature: 2, DropSplit: 1, DropDuplicate: 10}
 	if !maps.Equal(c.Dropped, want) {
 		t.Errorf("dropped %v, want %v", c.Dropped, want)
@@ -135,7 +124,7 @@ func TestCleanDrops(t *testing.T) {
 	if want := []Drop{{DropTarget, 0, true}, {DropFeature, 0, true}, {DropSplit, 0, true}, {DropDuplicate, 10, false}}; !slices.Equal(c.Manifest.Dropped, want) {
 		t.Errorf("published drops %v, want %v", c.Manifest.Dropped, want)
 	}
-	if c.Read != 35 || c.Manifest.Rows != 20 || len(c.Table.Rows) != 20 || c.Table.Rows[0][2] != "train" {
+	if c.Read != 35 || c.Manifest.Rows != 20 || len(c.Table.Rows) != 20 || c.Table.Rows[0][0] != "train" {
 		t.Errorf("%d of %d rows, the first is %v", c.Manifest.Rows, c.Read, c.Table.Rows[0])
 	}
 }
@@ -158,7 +147,7 @@ func TestFewRowsAreNotCounted(t *testing.T) {
 	if c.Manifest.Rows != 0 || len(c.Table.Rows) != 9 {
 		t.Errorf("a manifest of %d rows for %d", c.Manifest.Rows, len(c.Table.Rows))
 	}
-	if s := c.Manifest.mustFind(t, "x").Statistics; len(s) != 0 {
+	if s := c.Manifest.column("x").Statistics; len(s) != 0 {
 		t.Errorf("statistics %v of nine rows", s)
 	}
 }
@@ -178,27 +167,27 @@ func TestLevels(t *testing.T) {
 		return fmt.Sprintf("%d %s %d", i, c, i/35)
 	})
 	c := clean(t, table, Options{Target: "y"})
-	if col := c.Manifest.mustFind(t, "c"); !slices.Equal(col.Levels, []string{"a", "b"}) || !col.Hidden {
+	if col := c.Manifest.column("c"); !slices.Equal(col.Levels, []string{"a", "b"}) || !col.Hidden {
 		t.Errorf("levels %q, hidden %v", col.Levels, col.Hidden)
 	}
-	if col := c.Manifest.mustFind(t, "y"); !slices.Equal(col.Levels, []string{"0"}) || !col.Hidden {
+	if col := c.Manifest.column("y"); !slices.Equal(col.Levels, []string{"0"}) || !col.Hidden {
 		t.Errorf("classes %q, hidden %v", col.Levels, col.Hidden)
 	}
 	if len(c.Hints) != 2 || !strings.Contains(c.Hints[0], "2 of its 4 levels") || !strings.Contains(c.Hints[0], "--levels c=a,b,rare,shy") {
 		t.Errorf("hints %q", c.Hints)
 	}
 	c = clean(t, table, Options{Target: "y", Positive: "1.0", Levels: map[string][]string{"c": {"shy", "never", "rare"}}})
-	if col := c.Manifest.mustFind(t, "c"); !slices.Equal(col.Levels, []string{"a", "b", "never", "rare", "shy"}) || col.Hidden {
+	if col := c.Manifest.column("c"); !slices.Equal(col.Levels, []string{"a", "b", "never", "rare", "shy"}) || col.Hidden {
 		t.Errorf("levels %q, hidden %v", col.Levels, col.Hidden)
 	}
-	if col := c.Manifest.mustFind(t, "y"); !slices.Equal(col.Levels, []string{"0", "1"}) || col.Hidden || c.Manifest.Positive != "1" {
+	if col := c.Manifest.column("y"); !slices.Equal(col.Levels, []string{"0", "1"}) || col.Hidden || c.Manifest.Positive != "1" {
 		t.Errorf("classes %q, positive %q", col.Levels, c.Manifest.Positive)
 	}
 	// A level that never occurs is positive only if it is declared.
 	_, err := Clean(table, Options{Name: "d", Target: "y", Positive: "yes"})
 	wantError(t, err, `"yes"`, "--positive", "--levels y=yes")
-	if c := clean(t, table, Options{Target: "y", Positive: "2", Levels: map[string][]string{"y": {"2"}}}); !slices.Equal(c.Manifest.mustFind(t, "y").Levels, []string{"0", "2"}) {
-		t.Errorf("classes %q", c.Manifest.mustFind(t, "y").Levels)
+	if c := clean(t, table, Options{Target: "y", Positive: "2", Levels: map[string][]string{"y": {"2"}}}); !slices.Equal(c.Manifest.column("y").Levels, []string{"0", "2"}) {
+		t.Errorf("classes %q", c.Manifest.column("y").Levels)
 	}
 }
 
@@ -296,6 +285,13 @@ func TestEveryRowDropped(t *testing.T) {
 	wantError(t, err, "a is empty in 2 of 3 rows", "--ignore a,b", "keeps 3 rows")
 	_, err = Clean(tableFrom("a y", "1 _", "_ 1"), Options{Name: "d", Target: "y"})
 	wantError(t, err, "a is empty in 1 of 2 rows", "--ignore")
+	// No column is empty often, but every row has a gap.
+	_, err = Clean(numbered("a b c d e f y", 6, func(i int) string {
+		cells := []string{"1", "1", "1", "1", "1", "1", "1"}
+		cells[i] = "_"
+		return strings.Join(cells, " ")
+	}), Options{Name: "d", Target: "y"})
+	wantError(t, err, "a is empty in 1 of 6 rows", "--ignore a ")
 	_, err = Clean(tableFrom("x y part", "1 _ train", "2 1 _"), Options{Name: "d", Target: "y", Split: "part"})
 	wantError(t, err, "y is empty in 1 of 2 rows", "part is empty in 1 of 2 rows")
 }
@@ -303,6 +299,10 @@ func TestEveryRowDropped(t *testing.T) {
 func TestCleanRefuses(t *testing.T) {
 	good := tableFrom("age sex label part", "1 f 0 train", "2 m 1 test")
 	wide := numbered("x c y", 1001, func(i int) string { return fmt.Sprintf("%d c%d %d", i, i, i%2) })
+	broad := Table{Rows: [][]string{slices.Repeat([]string{"1"}, 5000)}}
+	for i := range 5000 {
+		broad.Columns = append(broad.Columns, fmt.Sprintf("%0250d", i))
+	}
 	for _, c := range []struct {
 		name  string
 		table Table
@@ -331,6 +331,7 @@ func TestCleanRefuses(t *testing.T) {
 		{"empty split", tableFrom("a y s", "1 1 _"), Options{Target: "y", Split: "s"}, []string{`"s" is empty`}},
 		{"too many levels declared", wide, Options{Target: "y", Categorical: []string{"c"}}, []string{"more than 1,000 levels", "--ignore c"}},
 		{"too many classes", wide, Options{Target: "c"}, []string{"more than 1,000 levels"}},
+		{"a manifest over the limit", broad, Options{Target: broad.Columns[0]}, []string{"5000 columns", "--ignore"}},
 		{"control in a level", tableFrom("a y", slices.Repeat([]string{"x\x07 1"}, 1)...), Options{Target: "y", Levels: map[string][]string{"a": {"x\x07"}}}, []string{`"a"`, "control", "--ignore a"}},
 	} {
 		if c.o.Name == "" {

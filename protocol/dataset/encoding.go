@@ -111,10 +111,10 @@ func lacking(names []string, manifests []Manifest) error {
 // union returns the kind of a column that all the manifests have, on which they
 // must agree, and all its levels.
 func union(name string, manifests []Manifest) (ColumnKind, []string, error) {
-	first, _ := manifests[0].find(name)
+	first := manifests[0].column(name)
 	levels := map[string]bool{}
 	for _, m := range manifests {
-		c, _ := m.find(name)
+		c := m.column(name)
 		if c.Kind != first.Kind {
 			return "", nil, fmt.Errorf("column %q is %s in %s but %s in %s; one of them must be added again, with --categorical %s where its numbers are codes",
 				name, first.Kind, manifests[0].title(), c.Kind, m.title(), name)

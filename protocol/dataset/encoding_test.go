@@ -78,6 +78,7 @@ func TestPositiveClass(t *testing.T) {
 		{[]Manifest{published("a", "x y!9,10")}, "10"},
 		{[]Manifest{published("a", "x y!no,yes"), positively(published("b", "x y!no,yes"), "no")}, "no"},
 		{[]Manifest{positively(published("a", "x y!a,b,c"), "a")}, ""},
+		{[]Manifest{positively(published("a", "x y:0,1 z!0,1"), "0")}, "1"}, // of another target
 	} {
 		e, err := NewEncoding("y", []string{"x"}, c.manifests)
 		if err != nil || e.Positive != c.want {
@@ -151,6 +152,7 @@ func TestHostileEncoding(t *testing.T) {
 		"numeric with levels":  func(e *Encoding) { e.Features[0].Levels = []string{"1", "2"} },
 		"one level":            func(e *Encoding) { e.Features[1].Levels = []string{"1"} },
 		"levels unsorted":      func(e *Encoding) { e.Features[1].Levels = []string{"10", "9"} },
+		"levels rotated":       func(e *Encoding) { e.Features[1].Levels = []string{"2", "3", "1"} },
 		"levels twice":         func(e *Encoding) { e.Features[1].Levels = []string{"1", "1"} },
 		"levels not canonical": func(e *Encoding) { e.Features[1].Levels = []string{"1.0", "2"} },
 		"empty level":          func(e *Encoding) { e.Features[1].Levels = []string{"", "2"} },
@@ -287,7 +289,7 @@ func TestDivideByHash(t *testing.T) {
 	for _, c := range []struct {
 		seed uint64
 		want string
-	}{{7, "0 2 3 4 9"}, {8, "0 10 9"}} {
+	}{{7, "0 2 3 4 9"}, {65, "1 2 4"}} {
 		if got := sides(table, c.seed); got != c.want {
 			t.Errorf("seed %d: rows %s are for testing, want %s", c.seed, got, c.want)
 		}

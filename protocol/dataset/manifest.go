@@ -157,13 +157,9 @@ func (m Manifest) title() string {
 	return fmt.Sprintf("dataset %q of %q (%s)", m.Name, m.Node, m.Nation)
 }
 
-// find returns the feature or target column of a name.
-func (m Manifest) find(name string) (Column, bool) {
-	i := slices.IndexFunc(m.Columns, func(c Column) bool { return c.Name == name && c.Role != Split })
-	if i < 0 {
-		return Column{}, false
-	}
-	return m.Columns[i], true
+// column returns the column of a name that the manifest has.
+func (m Manifest) column(name string) Column {
+	return m.Columns[slices.IndexFunc(m.Columns, func(c Column) bool { return c.Name == name })]
 }
 
 // names are those of the features and the target.

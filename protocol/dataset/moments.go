@@ -38,9 +38,8 @@ func MomentsOf(s Samples) Moments {
 			m.M2[j] += float64(d * d)
 		}
 	}
-	for j := range sum { // what rounding left in the mean
-		m.M2[j] = max(m.M2[j]-float64(sum[j]*(sum[j]/n)), 0)
-		m.Mean[j] += sum[j] / n
+	for j := range sum {
+		m.Mean[j] += sum[j] / n // what rounding took from it
 	}
 	return m
 }
