@@ -48,7 +48,7 @@ type Catalogue interface {
 	// Groups returns for every group a digest that is equal on two nodes
 	// exactly when they hold the same records of it.
 	Groups() map[string][32]byte
-	// Group returns what is held of a group. What others refer to comes first.
+	// Group returns what is held of a group, in any order.
 	Group(group string) []record.CID
 	// Record returns a record with its bytes.
 	Record(c record.CID) (record.Record, error)
@@ -245,7 +245,12 @@ func (n *Network) Addrs() []string {
 func (n *Network) Peers() []PeerInfo {
 	addrs := n.keepers.list()
 	for _, c := range n.host.Network().Conns() {
-		addrs[c.RemotePeer()] = append(addrs[c.RemotePeer()], c.RemoteMultiaddr())
+		p := c.RemotePeer()
+		if c.Stat().Direction == network.DirOutbound {
+			addrs[p] = append(addrs[p], c.RemoteMultiaddr())
+		} else { // nobody can dial the port that it called from
+			addrs[p] = append(addrs[p], n.host.Peerstore().Addrs(p)...)
+		}
 	}
 	out := make([]PeerInfo, 0, len(addrs))
 	for p, as := range addrs {
