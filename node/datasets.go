@@ -87,7 +87,7 @@ func (n *Node) addDataset(a api.AddDataset) (api.AddedDataset, error) {
 	}
 	return api.AddedDataset{
 		Schema: "village.dataset.add/v1", CID: r.CID, Name: manifest.Name,
-		Read: cleaned.Read, Rows: manifest.Rows, Dropped: cleaned.Dropped, LeftOut: cleaned.LeftOut, Hints: cleaned.Hints,
+		Read: cleaned.Read, Rows: uint64(len(cleaned.Table.Rows)), Dropped: cleaned.Dropped, LeftOut: cleaned.LeftOut, Hints: cleaned.Hints,
 	}, nil
 }
 

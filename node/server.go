@@ -465,11 +465,8 @@ func (n *Node) report(ctx context.Context, cid record.CID) (any, error) {
 	var answer api.Report
 	err := n.sealed(ctx, cid, func(run *run, _ *task.Model) error {
 		res, artifact, err := n.results(ctx, run)
-		answer = api.Report{
-			Schema: "village.model.report/v1", CID: res.CID, Report: artifact, Task: res.Task, Name: res.Name,
-			Target: res.Target, Positive: res.Positive, Rounds: res.Rounds, Missing: res.Missing,
-			Nodes: res.Nodes, AllRows: res.AllRows, Mean: res.Mean,
-		}
+		answer = api.ReportOf(res)
+		answer.Schema, answer.Report = "village.model.report/v1", artifact
 		return err
 	})
 	return answer, err

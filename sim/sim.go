@@ -5,6 +5,7 @@ package sim
 
 import (
 	"container/heap"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -75,13 +76,16 @@ type Result struct {
 // ErrSplit says that two nodes hold two models of one task, which must never be.
 var ErrSplit = errors.New("two nodes sealed two models")
 
-// Run runs a task to its end, or to the limit.
-func Run(cfg Config) (Result, error) {
+// Run runs a task to its end, to the limit, or until ctx ends.
+func Run(ctx context.Context, cfg Config) (Result, error) {
 	w, err := newWorld(cfg)
 	if err != nil {
 		return Result{}, err
 	}
 	for w.undone > 0 && len(w.events) > 0 && w.events[0].at <= cfg.limit() {
+		if err := ctx.Err(); err != nil {
+			return Result{}, err
+		}
 		e := heap.Pop(&w.events).(event)
 		w.now = e.at
 		if err := e.do(); err != nil {

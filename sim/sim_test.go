@@ -121,7 +121,7 @@ func fedAvg(t *testing.T, nodes []Node, tk task.Task, start []float64, rounds in
 
 func run(t *testing.T, cfg Config) Result {
 	t.Helper()
-	r, err := Run(cfg)
+	r, err := Run(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestFaultsNeverSplitOrStopARun(t *testing.T) {
 		lonely := rng.IntN(4)
 		published := map[string]string{}
 		var twice error
-		r, err := Run(Config{
+		r, err := Run(t.Context(), Config{
 			Nodes: hospitals(seed), Task: hospitalTask(25, 3), Seed: seed,
 			LatencyMin: time.Millisecond, LatencyMax: 3 * time.Second,
 			Faults: Faults{
@@ -225,7 +225,7 @@ func TestADeadNodeCostsOneWait(t *testing.T) {
 	// Node 3 goes silent for good in the middle: the others go on to the last
 	// round and wait there for it, which is where the run stands at its limit.
 	highest := make([]uint64, 4)
-	r, err := Run(Config{
+	r, err := Run(t.Context(), Config{
 		Nodes: hospitals(4), Task: hospitalTask(50, 2), Seed: 9, Limit: 2 * time.Hour,
 		Faults: Faults{Apart: func(now time.Duration, from, to int) bool {
 			return now > 3*time.Second && (from == 3 || to == 3)

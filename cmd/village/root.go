@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -25,7 +26,7 @@ type app struct {
 func newRoot(a *app) *cobra.Command {
 	root := group("village", "Train models together with other nations, without a coordinator",
 		newInit(a), newDaemon(a), newID(a), newStatus(a), newVersion(a),
-		newPeer(a), newMember(a), newDataset(a), newTask(a), newModel(a),
+		newPeer(a), newMember(a), newDataset(a), newTask(a), newModel(a), newSim(a),
 	)
 	root.SilenceErrors = true
 	root.SilenceUsage = true
@@ -130,6 +131,23 @@ func (a *app) dir() (string, error) {
 		return "", api.Fail(api.CodeUsage, "village --home DIR", "no home directory: %v", err)
 	}
 	return filepath.Join(dir, ".local", "share", "village"), nil
+}
+
+// sameHome adds --home to a command that is to be tried next, where this one
+// was given it. What is not a command alone stays as it is.
+func (a *app) sameHome(next string) string {
+	if a.home == "" || !strings.HasPrefix(next, "village ") || strings.Contains(next, ", ") ||
+		strings.Contains(next, "--home") || strings.HasSuffix(next, "--help") {
+		return next
+	}
+	return next + " --home " + api.Quote(a.home)
+}
+
+// hint tells people what to try next.
+func (a *app) hint(cmd *cobra.Command, next string) {
+	if !a.json {
+		fmt.Fprintln(cmd.ErrOrStderr(), "next: "+a.sameHome(next))
+	}
 }
 
 // load opens the home.

@@ -318,6 +318,28 @@ type (
 	Metrics    = task.Metrics
 )
 
+// ReportOf makes a report of the results, without schema and artifact.
+func ReportOf(r task.Results) Report {
+	return Report{
+		CID: r.CID, Task: r.Task, Name: r.Name, Target: r.Target, Positive: r.Positive, Rounds: r.Rounds,
+		Missing: r.Missing, Nodes: r.Nodes, AllRows: r.AllRows, Mean: r.Mean,
+	}
+}
+
+// SimRun is the answer of village sim run (made without a daemon).
+type SimRun struct {
+	Schema         string   `json:"schema"`
+	Nodes          int      `json:"nodes"`
+	Rounds         uint64   `json:"rounds"`
+	Seed           uint64   `json:"seed"`
+	AllRows        Pair     `json:"all_rows"`
+	Mean           MeanPair `json:"mean_of_nodes"`
+	Messages       uint64   `json:"messages"`
+	VirtualSeconds float64  `json:"virtual_seconds"`
+	WallSeconds    float64  `json:"wall_seconds"`
+	Digest         string   `json:"digest"` // SHA-256 over every node's model and the counters
+}
+
 // Predict asks for predictions of a CSV file's rows. Path is absolute.
 type Predict struct {
 	Model record.CID `json:"model"`
