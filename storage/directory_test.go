@@ -216,7 +216,7 @@ func TestFlippedBytesAreNeverReturned(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	flips := 60
+	flips := 40
 	if testing.Short() {
 		flips = 20
 	}

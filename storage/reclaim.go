@@ -117,7 +117,7 @@ func damagedName(key, value []byte) string {
 	case spacePrivate:
 		return "private " + string(key[1:])
 	case spaceEvidence:
-		return fmt.Sprintf("evidence %x", key[1:len(key)-1])
+		return evidenceName(key)
 	}
 	return fmt.Sprintf("value %x", key)
 }

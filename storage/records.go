@@ -100,6 +100,11 @@ func evidenceKey(slot record.Slot, which byte) []byte {
 	return append(h.Sum([]byte{spaceEvidence}), which)
 }
 
+// evidenceName is the same for both halves of a proof.
+func evidenceName(key []byte) string {
+	return fmt.Sprintf("evidence %x", key[1:min(len(key), 1+sha256.Size)])
+}
+
 // loadRecords builds the index and drops what does not hash to its name.
 func (s *Store) loadRecords() error {
 	s.index.slots = map[record.Slot][]held{}
@@ -201,43 +206,49 @@ func (s *Store) PutRecord(r record.Record) (Outcome, error) {
 
 func (s *Store) putEvidence(first, second record.Record) error {
 	a, b := evidenceKey(first.Slot, 0), evidenceKey(first.Slot, 1)
-	if sealed, err := s.get(a); err == nil {
-		if _, err := unseal(a, sealed); err == nil {
-			return nil
-		}
-	} else if !errors.Is(err, ErrNotFound) {
+	_, errA := s.getSealed(a)
+	_, errB := s.getSealed(b)
+	if err := errors.Join(errA, errB); err == nil || !lost(err) {
 		return err
 	}
-	return s.commit(op{a, seal(a, first.Bytes)}, op{b, seal(b, second.Bytes)})
+	if err := s.commit(op{a, seal(a, first.Bytes)}, op{b, seal(b, second.Bytes)}); err != nil {
+		return err
+	}
+	s.repaired(evidenceName(a))
+	return nil
 }
 
 // Evidence returns, for every slot in which an author equivocated, the record
 // that came first and one that contradicts it. Both signatures are checked.
 func (s *Store) Evidence() ([][2]record.Record, error) {
-	var pairs [][2]record.Record
-	var pair [2]record.Record
-	good := 0
+	type proof struct {
+		name string
+		pair [2]record.Record
+		good int
+	}
+	var proofs []proof
 	err := s.scan([]byte{spaceEvidence}, true, func(key, value []byte) error {
-		which := int(key[len(key)-1])
-		if which == 0 {
-			good = 0 // the second of the pair before may be missing
+		name := evidenceName(key)
+		if len(proofs) == 0 || proofs[len(proofs)-1].name != name {
+			proofs = append(proofs, proof{name: name})
 		}
-		if b, err := unseal(key, value); err == nil {
-			if r, err := record.Open(b, ""); err == nil && which == good {
-				pair[which] = r
-				good++
+		p := &proofs[len(proofs)-1]
+		if b, err := unseal(key, value); err == nil && p.good < 2 {
+			if r, err := record.Open(b, ""); err == nil {
+				p.pair[p.good] = r
+				p.good++
 			}
-		}
-		if which == 1 && good == 2 {
-			pairs = append(pairs, pair)
-		} else if which == 1 {
-			s.markDamaged(fmt.Sprintf("evidence %x", key[1:len(key)-1]))
-		}
-		if which == 1 {
-			good = 0
 		}
 		return nil
 	})
+	var pairs [][2]record.Record
+	for _, p := range proofs {
+		if p.good == 2 {
+			pairs = append(pairs, p.pair)
+		} else {
+			s.markDamaged(p.name)
+		}
+	}
 	return pairs, err
 }
 

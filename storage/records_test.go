@@ -294,10 +294,51 @@ func TestDamagedRecordsAreDroppedAndComeBack(t *testing.T) {
 	}
 }
 
+func TestDamagedEvidence(t *testing.T) {
+	s := open(t, t.TempDir())
+	equivocate := func(subject string) {
+		t.Helper()
+		for _, text := range []string{"a", "b"} {
+			if _, err := s.PutRecord(signed(t, 1, record.KindManifest, subject, 1, text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	subjects := []string{"one", "two", "three"}
+	for _, subject := range subjects {
+		equivocate(subject)
+	}
+	slot := signed(t, 1, record.KindManifest, "one", 1, "a").Slot
+	for which, damage := range []op{
+		{key: evidenceKey(slot, 0)},
+		{evidenceKey(slot, 0), []byte("not sealed")},
+		{key: evidenceKey(slot, 1)},
+		{evidenceKey(slot, 1), []byte("not sealed")},
+	} {
+		if err := s.commit(damage); err != nil {
+			t.Fatal(err)
+		}
+		if pairs, err := s.Evidence(); err != nil || len(pairs) != 2 {
+			t.Errorf("damage %d: %d pairs, %v", which, len(pairs), err)
+		}
+		if d := s.Damaged(); len(d) != 1 {
+			t.Error(d)
+		}
+		equivocate("one") // proves it anew
+		if pairs, err := s.Evidence(); err != nil || len(pairs) != 3 {
+			t.Errorf("repaired %d: %d pairs, %v", which, len(pairs), err)
+		}
+		if d := s.Damaged(); len(d) != 0 {
+			t.Error(d)
+		}
+	}
+}
+
 func FuzzParseRecord(f *testing.F) {
 	r := signed(f, 1, record.KindManifest, "m", 1, "x")
 	f.Add(recordKey(r.CID), r.Bytes)
 	f.Add([]byte("r"), []byte{})
+	f.Add([]byte("e"), []byte("0"))
 	f.Add(append([]byte("r"), 1, 0x71, 0x12, 0x20), []byte{0xa0})
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		if len(key) == 0 {

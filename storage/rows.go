@@ -119,17 +119,12 @@ func (s *Store) readRows(name []byte) ([]byte, error) {
 func (s *Store) readChunks(name []byte, h rowsHeader) ([]byte, error) {
 	rows := []byte{}
 	for i := uint32(0); uint64(len(rows)) < h.size; i++ {
-		key := chunkKey(name, h, i)
-		sealed, err := s.get(key)
-		if errors.Is(err, ErrNotFound) {
+		chunk, err := s.getSealed(chunkKey(name, h, i))
+		if errors.Is(err, ErrNotFound) || err == nil && len(chunk) == 0 {
 			return nil, ErrDamaged
 		}
 		if err != nil {
 			return nil, err
-		}
-		chunk, err := unseal(key, sealed)
-		if err != nil || len(chunk) == 0 {
-			return nil, ErrDamaged
 		}
 		rows = append(rows, chunk...)
 	}
@@ -200,14 +195,11 @@ func (s *Store) PutPrivate(key string, value []byte) error {
 
 // Private returns a private fact, [ErrNotFound] or [ErrDamaged].
 func (s *Store) Private(key string) ([]byte, error) {
-	k := append([]byte{spacePrivate}, key...)
-	sealed, err := s.get(k)
-	if err != nil {
-		return nil, fmt.Errorf("private %q: %w", key, err)
-	}
-	value, err := unseal(k, sealed)
-	if err != nil {
+	value, err := s.getSealed(append([]byte{spacePrivate}, key...))
+	if errors.Is(err, ErrDamaged) {
 		s.markDamaged("private " + key)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("private %q: %w", key, err)
 	}
 	return value, nil

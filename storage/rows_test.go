@@ -102,7 +102,11 @@ func TestDamagedRows(t *testing.T) {
 			}
 			return op{chunkKey(name, h, 1), b}
 		},
-		"shorter":   func(h rowsHeader) op { key := chunkKey(name, h, 1); return op{key, seal(key, rows[1<<20:2<<20-1])} },
+		"shorter": func(h rowsHeader) op { key := chunkKey(name, h, 1); return op{key, seal(key, rows[1<<20:2<<20-1])} },
+		"other bytes": func(h rowsHeader) op {
+			key := chunkKey(name, h, 1)
+			return op{key, seal(key, rows[:1<<20])}
+		},
 		"empty":     func(h rowsHeader) op { key := chunkKey(name, h, 1); return op{key, seal(key, nil)} },
 		"no chunk":  func(h rowsHeader) op { return op{key: chunkKey(name, h, 0)} },
 		"no seal":   func(h rowsHeader) op { return op{rowsKey(name), h.bytes()} },

@@ -408,6 +408,15 @@ func unseal(key, b []byte) ([]byte, error) {
 	return b[sha256.Size:], nil
 }
 
+// getSealed returns the value at key, [ErrNotFound] or [ErrDamaged].
+func (s *Store) getSealed(key []byte) ([]byte, error) {
+	b, err := s.get(key)
+	if err != nil {
+		return nil, err
+	}
+	return unseal(key, b)
+}
+
 // scrub names a Badger error by its cause alone, because the texts of some hold
 // the bytes of the value.
 func scrub(doing string, err error) error {
