@@ -266,7 +266,9 @@ func (n *Node) fitting(id record.NodeID, target string, features []string) (data
 			continue
 		}
 		if err := d.Fits(target, features); err != nil {
-			lack = fmt.Errorf("dataset %q of %s: %w", d.Name, d.Node, err)
+			if lack == nil || d.Target == target {
+				lack = err
+			}
 		} else if newest == nil || d.Created >= newest.Created {
 			m := d.Manifest
 			newest = &m
@@ -308,6 +310,7 @@ func (n *Node) join(ctx context.Context, j api.Join) (api.Joined, error) {
 	config := n.home.Config()
 	var enrolled task.Enrolled
 	var ok, twice bool
+	var why string
 	if err := n.ask(ctx, func() {
 		run := n.runs[j.Task]
 		if _, twice = run.member.Enrolment(n.home.ID); twice {
@@ -316,6 +319,7 @@ func (n *Node) join(ctx context.Context, j api.Join) (api.Joined, error) {
 		run.site = site
 		n.step(run, member.Enrol{Enrolment: site.Enrolment(cid, config.Nation, config.Name)})
 		enrolled, ok = run.member.Enrolment(n.home.ID)
+		why = run.err
 	}); err != nil {
 		return api.Joined{}, err
 	}
@@ -323,7 +327,7 @@ func (n *Node) join(ctx context.Context, j api.Join) (api.Joined, error) {
 	case twice:
 		return api.Joined{}, api.Fail(api.CodeFailed, "village task show "+j.Task.String(), "this node has joined the task already")
 	case !ok:
-		return api.Joined{}, api.Fail(api.CodeFailed, "village status", "the enrolment could not be stored")
+		return api.Joined{}, api.Fail(api.CodeFailed, "village status", "the enrolment could not be stored: %s", why)
 	}
 	return api.Joined{
 		Schema: "village.task.join/v1", CID: enrolled.CID, Task: j.Task, Dataset: cid,
@@ -345,7 +349,9 @@ func (n *Node) chooseDataset(t task.Task, j api.Join) (record.CID, error) {
 			continue
 		}
 		if err := d.Fits(t.Encoding.Target, features); err != nil {
-			lack = fmt.Errorf("dataset %q: %w", d.Name, err)
+			if lack == nil || d.Target == t.Encoding.Target {
+				lack = err
+			}
 		} else {
 			fit = append(fit, d)
 		}

@@ -137,16 +137,23 @@ func (n *Node) publish(run *run, e member.Publish) {
 	if u, ok := body.(task.Update); ok {
 		u, err := task.NewUpdate(u, run.task.Spec())
 		if err != nil {
-			run.err = err.Error()
-			n.fail(fmt.Errorf("task %q: %w", run.task.Name, err))
+			n.halt(run, err)
 			return
 		}
 		body = u
 	}
 	r, err := record.Sign(n.home.Key, n.home.Config().Federation, e.Kind, run.id.String(), e.Number, body)
 	if err != nil {
-		run.err = err.Error()
-		n.fail(fmt.Errorf("task %q: %w", run.task.Name, err))
+		n.halt(run, err)
+		return
+	}
+	// What peers would refuse does not stand here either: they would blame this
+	// node for it, and its machine could not work with it.
+	if _, err := n.decode(r); err != nil {
+		if e.Kind == record.KindUpdate {
+			err = fmt.Errorf("the training has diverged; propose the task again with a lower --learning-rate: %w", err)
+		}
+		n.halt(run, err)
 		return
 	}
 	outcome, err := n.store.PutRecord(r)
@@ -157,14 +164,20 @@ func (n *Node) publish(run *run, e member.Publish) {
 	if outcome == storage.Equivocation || outcome == storage.Old {
 		// The store knows an own record that the machine did not: it was
 		// restored from a backup, or two daemons share one key.
-		run.err = fmt.Sprintf("another %s %d is signed with this node's key; is a copy of this home in use?", e.Kind, e.Number)
-		n.fail(fmt.Errorf("task %q: %s", run.task.Name, run.err))
+		n.halt(run, fmt.Errorf("another %s %d is signed with this node's key; is a copy of this home in use?", e.Kind, e.Number))
 		return
 	}
 	if err := n.network.Publish(r); err != nil {
 		n.log.Warn("gossip refused a record; peers will pull it", "error", err)
 	}
 	n.step(run, member.Received{CID: r.CID, Author: r.Author, Number: r.Number, Body: body})
+}
+
+// halt says why a task does not move here. Only a restart tries again.
+func (n *Node) halt(run *run, err error) {
+	run.err = err.Error()
+	n.fail(fmt.Errorf("task %q: %w", run.task.Name, err))
+	n.notify()
 }
 
 // background runs long work outside of the loop and steps the machine with
@@ -187,9 +200,7 @@ func (n *Node) background(run *run, work func() (member.Event, error)) {
 		<-n.work
 		n.post(func() {
 			if err != nil {
-				run.err = err.Error()
-				n.fail(fmt.Errorf("task %q: %w", run.task.Name, err))
-				n.notify()
+				n.halt(run, err)
 				return
 			}
 			n.step(run, event)
