@@ -46,10 +46,8 @@ func newDatasetAdd(a *app) *cobra.Command {
 				if err := table.AddedDataset(cmd.ErrOrStderr(), v); err != nil {
 					return err
 				}
-				if _, err := fmt.Fprintln(w, v.CID); err != nil {
-					return err
-				}
-				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "next: what others see of it: village dataset show", v.CID)
+				a.hint(cmd, "village dataset show "+v.CID.String())
+				_, err := fmt.Fprintln(w, v.CID)
 				return err
 			})
 		}),

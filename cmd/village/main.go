@@ -48,6 +48,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case !errors.As(err, &e): // of cobra, before the command ran
 		e = api.Fail(api.CodeUsage, cmd.CommandPath()+" --help", "%v", err)
 	}
+	if e.Next == "" && e.Code != api.CodeInterrupted {
+		e.Next = cmd.CommandPath() + " --help"
+	}
+	e.Next = a.sameHome(e.Next)
 	// A command line that does not parse may not have come to its --json.
 	if a.json || slices.Contains(args, "--json") {
 		b, err := json.Marshal(e)

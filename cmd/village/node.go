@@ -47,9 +47,7 @@ func newInit(a *app) *cobra.Command {
 			if err := a.answer(cmd, v, func(w io.Writer) error { return table.Init(w, v) }); err != nil {
 				return err
 			}
-			if !a.json {
-				fmt.Fprintln(cmd.ErrOrStderr(), "next: village daemon --home "+api.Quote(h.Dir))
-			}
+			a.hint(cmd, "village daemon --home "+api.Quote(h.Dir))
 			return nil
 		}),
 	}
@@ -146,13 +144,16 @@ func newStatus(a *app) *cobra.Command {
 	}
 }
 
-// names asks what the nodes are called. Without an answer they have peer IDs.
+// names asks what the nodes are called. Those without an answer have peer IDs.
 func names(ctx context.Context, client *api.Client) table.Names {
-	peers, err := client.Peers(ctx)
-	if err != nil {
-		return nil
+	var known []api.Peer
+	if self, err := client.ID(ctx); err == nil {
+		known = append(known, api.Peer{PeerID: self.PeerID, Nation: self.Nation, Name: self.Name})
 	}
-	return table.NamesOf(peers.Peers)
+	if peers, err := client.Peers(ctx); err == nil {
+		known = append(known, peers.Peers...)
+	}
+	return table.NamesOf(known)
 }
 
 func newVersion(a *app) *cobra.Command {

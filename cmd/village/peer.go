@@ -43,7 +43,7 @@ func newPeer(a *app) *cobra.Command {
 						v, err = client.AddPeer(cmd.Context(), args[0])
 						return err
 					},
-					func(c *home.Config) error {
+					func(_ record.NodeID, c *home.Config) error {
 						if !slices.Contains(c.Peers, args[0]) {
 							c.Peers = append(c.Peers, args[0])
 						}
@@ -130,12 +130,12 @@ func (a *app) memberChange(verb, short string,
 					v, err = ask(client, cmd, id)
 					return err
 				},
-				func(c *home.Config) (err error) {
+				func(self record.NodeID, c *home.Config) (err error) {
 					if c.Members, err = edit(c.Members, id); err != nil {
 						return err
 					}
 					v.Closed = true
-					for _, m := range c.Members {
+					for _, m := range append([]record.NodeID{self}, c.Members...) {
 						v.Members = append(v.Members, api.Member{PeerID: m})
 					}
 					return nil
@@ -144,9 +144,6 @@ func (a *app) memberChange(verb, short string,
 				return err
 			}
 			v.Schema = schema(cmd)
-			if v.Members == nil {
-				v.Members = []api.Member{}
-			}
 			return a.answer(cmd, v, func(w io.Writer) error { return table.Members(w, v) })
 		}),
 	}
@@ -154,7 +151,7 @@ func (a *app) memberChange(verb, short string,
 
 // change has the daemon change the config, or does it while none runs, and
 // says so.
-func (a *app) change(cmd *cobra.Command, ask func(*api.Client) error, edit func(*home.Config) error) error {
+func (a *app) change(cmd *cobra.Command, ask func(*api.Client) error, edit func(self record.NodeID, c *home.Config) error) error {
 	client, err := a.client()
 	if err == nil {
 		return ask(client)
@@ -170,7 +167,7 @@ func (a *app) change(cmd *cobra.Command, ask func(*api.Client) error, edit func(
 		return err
 	}
 	defer h.Unlock()
-	if err := h.Update(edit); err != nil {
+	if err := h.Update(func(c *home.Config) error { return edit(h.ID, c) }); err != nil {
 		return err
 	}
 	fmt.Fprintln(cmd.ErrOrStderr(), "the daemon is not running; the config is changed and counts from its next start")

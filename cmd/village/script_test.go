@@ -7,13 +7,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -49,7 +53,9 @@ func holdLock() {
 //	                   $NAME1, $NAME2, ...
 //	term NAME          send it SIGTERM and demand the exit code 0
 //	crash NAME         send it SIGKILL and wait for its end
-//	first VAR FILE     put the first line of FILE ("stdout": of the last
+//	until RE CMD...    run CMD until its output matches RE
+//	rows FILE N SEED   write a CSV file of N rows that a model can learn from
+//	first VAR FILE     put the first word of FILE ("stdout": of the last
 //	                   command's output) into $VAR
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -64,7 +70,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "start": start, "term": terminate, "crash": crash, "first": first,
+			"code": code, "start": start, "term": terminate, "crash": crash, "first": first, "until": until, "rows": rows,
 		},
 	})
 }
@@ -91,8 +97,51 @@ func first(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: first VAR FILE")
 	}
-	line, _, _ := strings.Cut(ts.ReadFile(args[1]), "\n")
-	ts.Setenv(args[0], line)
+	words := strings.Fields(ts.ReadFile(args[1]))
+	if len(words) == 0 {
+		ts.Fatalf("%s is empty", args[1])
+	}
+	ts.Setenv(args[0], words[0])
+}
+
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until RE CMD...")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && re.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("no output matched %q: %v", args[0], err)
+		}
+		time.Sleep(20 * time.Millisecond) // between two looks at another process
+	}
+}
+
+func rows(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: rows FILE N SEED")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	seed, err := strconv.ParseUint(args[2], 10, 64)
+	ts.Check(err)
+	r := rand.New(rand.NewPCG(seed, 0))
+	var b strings.Builder
+	b.WriteString("age,pressure,sex,ill\n")
+	for range n {
+		age, pressure, sex := 30+50*r.Float64(), 90+80*r.Float64(), []string{"f", "m"}[r.IntN(2)]
+		ill := "no"
+		if age+pressure/2+20*r.NormFloat64() > 120 {
+			ill = "yes"
+		}
+		fmt.Fprintf(&b, "%.2f,%.1f,%s,%s\n", age, pressure, sex, ill)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b.String()), 0o600))
 }
 
 // processes are those that a script has started and not stopped.

@@ -78,10 +78,8 @@ func newTaskPropose(a *app) *cobra.Command {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+table.Text(v.Warning))
 			}
 			return a.answer(cmd, v, func(w io.Writer) error {
-				if _, err := fmt.Fprintln(w, v.CID); err != nil {
-					return err
-				}
-				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "next: at each named node: village task join", v.CID)
+				fmt.Fprintln(cmd.ErrOrStderr(), "next, at each named node: village task join "+v.CID.String())
+				_, err := fmt.Fprintln(w, v.CID)
 				return err
 			})
 		}),
@@ -189,10 +187,8 @@ func newTaskJoin(a *app) *cobra.Command {
 			}
 			v.Schema = schema(cmd)
 			return a.answer(cmd, v, func(w io.Writer) error {
-				if _, err := fmt.Fprintf(w, "joined with dataset %s: %d rows to train, %d to test\n", v.Dataset, v.TrainRows, v.TestRows); err != nil {
-					return err
-				}
-				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "next: village task watch", v.Task)
+				a.hint(cmd, "village task watch "+v.Task.String())
+				_, err := fmt.Fprintf(w, "joined with dataset %s: %d rows to train, %d to test\n", v.Dataset, v.TrainRows, v.TestRows)
 				return err
 			})
 		}),
@@ -231,7 +227,7 @@ func newTaskWatch(a *app) *cobra.Command {
 			})
 			live.end()
 			if err == nil && model.Defined() {
-				fmt.Fprintln(cmd.ErrOrStderr(), "next: village model report", model)
+				a.hint(cmd, "village model report "+model.String())
 			}
 			return err
 		}),
