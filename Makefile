@@ -1,0 +1,49 @@
+# Targets are listed by `make`. Everything here needs Go alone; the race
+# detector also needs a C compiler, and is left out loudly where there is none.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race lint fuzz bench clean
+
+# Without cgo the program is the same wherever it is built, and needs no C library.
+build: ## build bin/village
+	CGO_ENABLED=0 go build -o bin/ ./cmd/village
+
+demo: build ## four hospitals in three nations train one model, on this machine
+	bin/village demo
+
+test: ## all tests, then those of protocol, storage and sim under the race detector
+	go test ./...
+	@$(MAKE) --no-print-directory race
+
+race:
+	@if command -v "$$(go env CC)" >/dev/null 2>&1; then \
+		echo go test -race ./protocol/... ./storage/... ./sim/...; \
+		CGO_ENABLED=1 go test -race ./protocol/... ./storage/... ./sim/...; \
+	else \
+		echo "SKIPPED: the race tests of protocol, storage and sim, for there is no C compiler ($$(go env CC))"; \
+	fi
+
+lint: ## gofmt, go vet and staticcheck
+	@unformatted=$$(gofmt -l cmd node protocol sim storage); \
+	if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+
+FUZZTIME ?= 10s
+fuzz: ## every fuzz test for FUZZTIME (10s)
+	@set -e; for pkg in $$(go list ./...); do \
+		for name in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$name"; \
+			go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+bench: ## every benchmark
+	go test -run '^$$' -bench . -benchmem ./protocol/... ./storage/... ./sim/...
+
+clean: ## remove what make build has made
+	rm -rf bin
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
