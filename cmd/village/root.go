@@ -26,7 +26,7 @@ type app struct {
 func newRoot(a *app) *cobra.Command {
 	root := group("village", "Train models together with other nations, without a coordinator",
 		newInit(a), newDaemon(a), newID(a), newStatus(a), newVersion(a),
-		newPeer(a), newMember(a), newDataset(a), newTask(a), newModel(a), newSim(a),
+		newPeer(a), newMember(a), newDataset(a), newTask(a), newModel(a), newSim(a), newDemo(a),
 	)
 	root.SilenceErrors = true
 	root.SilenceUsage = true

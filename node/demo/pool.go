@@ -1,0 +1,98 @@
+package demo
+
+import (
+	"fmt"
+
+	"village/node/api"
+	"village/protocol/dataset"
+	"village/protocol/learn"
+	"village/protocol/record"
+	"village/protocol/task"
+)
+
+// longer is how many times the task's steps the pooled model is trained, which
+// takes it to its optimum: more steps move no parameter by 1e-8.
+const longer = 20
+
+// pooled is what a model of the same kind reaches that was trained on the rows
+// of all hospitals in one place. Only the demo has them.
+type pooled struct {
+	results     task.Results // Local and Federated are both the pooled model's
+	testRows    int
+	differences int // test rows for which the federated model predicts another class
+}
+
+// pool trains the pooled model with the task's encoding and penalty, and sets
+// the federated model beside it.
+func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, error) {
+	t := task.New(shown.Name, shown.Encoding, nil)
+	t.Model, t.L2, t.LearningRate = shown.Model, shown.L2, shown.LearningRate
+	spec := t.Spec()
+
+	var training dataset.Table
+	testing := make([]dataset.Table, len(all))
+	roster := task.Roster{}
+	for i, h := range all {
+		cleaned, err := dataset.Clean(h.rows, options)
+		if err != nil {
+			return pooled{}, fmt.Errorf("%s: %w", h.name, err)
+		}
+		train, test, err := t.Encoding.Divide(cleaned.Table, split, t.Seed)
+		if err != nil {
+			return pooled{}, fmt.Errorf("%s: %w", h.name, err)
+		}
+		training.Columns = train.Columns
+		training.Rows = append(training.Rows, train.Rows...)
+		testing[i] = test
+		roster.Members = append(roster.Members, task.Enrolled{Author: h.home.ID})
+	}
+	samples, err := t.Encoding.Encode(training)
+	if err != nil {
+		return pooled{}, err
+	}
+	model := task.Model{Encoding: t.Encoding, Spec: spec, Scaling: dataset.MomentsOf(samples).Scaling()}
+	model.Scaling.Apply(samples)
+	steps := int(longer * shown.Rounds * shown.LocalSteps)
+	model.Params, err = spec.Train(make([]float64, spec.Params()), samples, learn.Training{Steps: steps, Rate: t.LearningRate, L2: t.L2})
+	if err != nil {
+		return pooled{}, fmt.Errorf("the pooled model: %w", err)
+	}
+
+	p := pooled{}
+	evaluations := map[record.NodeID]task.Evaluation{}
+	for i, h := range all {
+		samples, err := t.Encoding.Encode(testing[i])
+		if err != nil {
+			return pooled{}, err
+		}
+		model.Scaling.Apply(samples)
+		counts := spec.Count(model.Params, samples)
+		evaluations[h.home.ID] = task.Evaluation{Local: counts, Federated: counts}
+		differ, err := differences(model, federated, testing[i])
+		if err != nil {
+			return pooled{}, err
+		}
+		p.testRows += samples.N
+		p.differences += differ
+	}
+	p.results, err = task.ResultsOf(t, record.CID{}, record.CID{}, shown.Rounds, roster, evaluations)
+	return p, err
+}
+
+// differences counts the rows for which two models predict different classes.
+func differences(a, b task.Model, rows dataset.Table) (n int, err error) {
+	pa, err := a.Predict(rows)
+	if err != nil {
+		return 0, err
+	}
+	pb, err := b.Predict(rows)
+	if err != nil {
+		return 0, err
+	}
+	for i := range pa {
+		if a.Class(pa[i]) != b.Class(pb[i]) {
+			n++
+		}
+	}
+	return n, nil
+}
