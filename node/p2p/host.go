@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,7 +46,7 @@ const (
 // stream needs it, and what they hold is booked with the resource manager. A
 // larger initial window is not booked, so that any peer could fill it on every
 // stream, and records of at most 1 MiB gain nothing by it.
-func newHost(cfg Config, names names, members *members, traffic *metrics.BandwidthCounter) (host.Host, error) {
+func newHost(cfg Config, names names, members *members, traffic *traffic) (host.Host, error) {
 	key, err := crypto.UnmarshalEd25519PrivateKey(cfg.Key)
 	if err != nil {
 		return nil, fmt.Errorf("the node's key: %w", err)
@@ -77,7 +78,7 @@ func newHost(cfg Config, names names, members *members, traffic *metrics.Bandwid
 		libp2p.ConnectionGater(members),
 		libp2p.ConnectionManager(conns),
 		libp2p.ResourceManager(limits),
-		libp2p.BandwidthReporter(totals{traffic}),
+		libp2p.BandwidthReporter(traffic),
 		libp2p.SwarmOpts(swarm.WithDialRanker(tcpFirst)),
 		libp2p.WithDialTimeout(dialTimeout),
 		libp2p.AddrsFactory(func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
@@ -141,12 +142,19 @@ func newLimits(names names) (network.ResourceManager, error) {
 	)
 }
 
-// totals leaves the counts per peer and protocol out: strangers could make
-// them grow.
-type totals struct{ *metrics.BandwidthCounter }
+// traffic counts the bytes of all streams at once, where libp2p's own counter is
+// up to a second behind, and none per peer and protocol: strangers could make
+// those grow.
+type traffic struct {
+	metrics.BandwidthCounter // for the methods that nobody calls
+	sent, received           atomic.Int64
+}
 
-func (totals) LogSentMessageStream(int64, protocol.ID, peer.ID) {}
-func (totals) LogRecvMessageStream(int64, protocol.ID, peer.ID) {}
+func (t *traffic) LogSentMessage(n int64) { t.sent.Add(n) }
+func (t *traffic) LogRecvMessage(n int64) { t.received.Add(n) }
+
+func (*traffic) LogSentMessageStream(int64, protocol.ID, peer.ID) {}
+func (*traffic) LogRecvMessageStream(int64, protocol.ID, peer.ID) {}
 
 // tcpFirst dials TCP at once and the rest a little later: QUIC costs about
 // twice the CPU per byte.

@@ -22,7 +22,6 @@ import (
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/metrics"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -80,8 +79,7 @@ type PeerInfo struct {
 	Connected bool
 }
 
-// Stats counts since the start. Bytes are those of all streams, and up to a
-// second old.
+// Stats counts since the start. Bytes are those of all streams.
 type Stats struct {
 	BytesSent     uint64
 	BytesReceived uint64
@@ -106,7 +104,7 @@ type Network struct {
 	keepers  *keepers
 	mdns     interface{ Close() error }
 
-	traffic *metrics.BandwidthCounter
+	traffic traffic
 	dropped atomic.Uint64
 	refused atomic.Uint64
 
@@ -153,7 +151,6 @@ func New(cfg Config, cat Catalogue, receive Receive) (*Network, error) {
 		id: record.NodeIDOf(cfg.Key.Public().(ed25519.PublicKey)), names: namesOf(cfg.Federation),
 		cat: cat, receive: receive, log: log,
 		accounts: newAccounts(), ignored: newIgnored(), pulls: newPulls(), keepers: newKeepers(),
-		traffic: metrics.NewBandwidthCounter(),
 	}
 	n.members = newMembers(n.id, cfg.Members, &n.refused)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -172,7 +169,7 @@ func (n *Network) start(cfg Config) error {
 			return err
 		}
 	}
-	h, err := newHost(cfg, n.names, n.members, n.traffic)
+	h, err := newHost(cfg, n.names, n.members, &n.traffic)
 	if err != nil {
 		return err
 	}
@@ -221,9 +218,8 @@ func (n *Network) ID() record.NodeID { return n.id }
 
 // Stats returns the counters.
 func (n *Network) Stats() Stats {
-	t := n.traffic.GetBandwidthTotals()
 	return Stats{
-		BytesSent: uint64(t.TotalOut), BytesReceived: uint64(t.TotalIn),
+		BytesSent: uint64(n.traffic.sent.Load()), BytesReceived: uint64(n.traffic.received.Load()),
 		Dropped: n.dropped.Load(), Refused: n.refused.Load(),
 	}
 }
