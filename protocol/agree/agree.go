@@ -1,0 +1,405 @@
+// Package agree takes one decision by quorum among named nodes that may crash,
+// be cut off, or (a third of them at most) lie. It is Tendermint for a single
+// height (Buchman, Kwon, Milosevic 2018, "The latest gossip on BFT consensus",
+// algorithm 1) over votes that are signed records: a proposer that rotates by
+// ballot, a lock, and timeouts that grow until they fit.
+//
+// A [Machine] has neither clock nor network: votes go in through [Machine.Take],
+// those to publish come out of [Machine.Advance]. What a node has said is held
+// only once it comes back through Take, so that the records of a store are the
+// whole state: a node that restarts cannot contradict itself.
+package agree
+
+import (
+	"slices"
+	"time"
+
+	"village/protocol/record"
+)
+
+// Faults is how many of n members may lie without harm to the decision.
+func Faults(n int) int { return (n - 1) / 3 }
+
+// Quorum is how many of n members must say the same: any two quorums share more
+// than Faults(n) members.
+func Quorum(n int) int { return (n + Faults(n) + 2) / 2 }
+
+// Phase is what a vote is about.
+type Phase uint8
+
+// The phases of a ballot.
+const (
+	Proposal  Phase = iota // the ballot's proposer names a value
+	Prevote                // I could decide this
+	Precommit              // I saw a quorum of prevotes for this, and lock it
+)
+
+// Vote is one signed statement in one ballot. Of each author, ballot and phase
+// the first counts; a second one proves a lie.
+type Vote struct {
+	Author record.NodeID
+	Phase  Phase
+	Ballot uint64
+	Value  record.CID // undefined: none of them; never so in a proposal
+	// Of a proposal: what Value is the CID of, and one more than the ballot in
+	// which the proposer saw a quorum of prevotes for it, or 0.
+	Content []byte
+	Valid   uint64
+}
+
+// Verdict is what an application says of a proposed value.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Pending Verdict = iota // what is needed to judge is not here yet
+	Good
+	Bad
+)
+
+// Application is what the decision is about.
+type Application struct {
+	// Propose returns the content that this node would decide on, and false as
+	// long as it would rather wait. A node takes part from then on.
+	Propose func() (content []byte, ok bool)
+	// Judge says whether a content may be decided on.
+	Judge func(content []byte) Verdict
+}
+
+// The first timeout of a phase, and how often it may double. What is too short
+// for a network is learnt by doubling with every ballot.
+const (
+	firstTimeout = time.Second
+	maxDoublings = 8
+)
+
+// maxBallots is how far ahead of the own ballot a vote is held, so that no
+// member can fill the memory of the others.
+const maxBallots = 1 << 10
+
+// Machine is one node's part in one decision.
+type Machine struct {
+	self    record.NodeID
+	members []record.NodeID // in peer-ID order
+	first   int             // who proposes in ballot 0
+
+	started bool
+	ballot  uint64
+	step    Phase // what this node has yet to say in its ballot; done is past Precommit
+	timer   timer
+
+	locked, valid stance
+	ballots       map[uint64]*tally
+	contents      map[record.CID][]byte
+	decided       record.CID
+	said          map[place]bool // what was handed out for publishing, or is held
+}
+
+const done = Precommit + 1
+
+// stance is a value with the ballot in which it won prevotes, plus one.
+type stance struct {
+	ballot uint64
+	value  record.CID
+}
+
+type place struct {
+	phase  Phase
+	ballot uint64
+}
+
+// timer ends the wait in one phase of the own ballot.
+type timer struct {
+	set   bool
+	phase Phase
+	at    time.Duration
+}
+
+// tally is what is held of a ballot.
+type tally struct {
+	proposal  *Vote
+	prevotes  votes
+	precommit votes
+}
+
+type votes map[record.NodeID]record.CID
+
+// count returns how many voted for a value.
+func (v votes) count(value record.CID) int {
+	n := 0
+	for _, voted := range v {
+		if voted == value {
+			n++
+		}
+	}
+	return n
+}
+
+// New returns the part of a node among the members, which are in peer-ID order.
+// Where self is not a member it only follows. Members with the same seed rotate
+// alike.
+func New(self record.NodeID, members []record.NodeID, seed uint64) *Machine {
+	return &Machine{
+		self: self, members: members, first: int(seed % uint64(len(members))),
+		ballots: map[uint64]*tally{}, contents: map[record.CID][]byte{}, said: map[place]bool{},
+	}
+}
+
+// Proposer is who proposes in a ballot.
+func (m *Machine) Proposer(ballot uint64) record.NodeID {
+	n := uint64(len(m.members))
+	return m.members[(uint64(m.first)+ballot%n)%n]
+}
+
+// Decided returns the value that was decided on, with its content.
+func (m *Machine) Decided() (value record.CID, content []byte, ok bool) {
+	return m.decided, m.contents[m.decided], m.decided.Defined()
+}
+
+// Ballot is the ballot that this node is in, and whether it takes part yet.
+func (m *Machine) Ballot() (ballot uint64, started bool) { return m.ballot, m.started }
+
+// Missing returns, in peer-ID order, the members that have not spoken in the
+// own ballot; without a quorum of them nothing can be decided.
+func (m *Machine) Missing() []record.NodeID {
+	t := m.at(m.ballot)
+	var missing []record.NodeID
+	for _, id := range m.members {
+		_, prevoted := t.prevotes[id]
+		_, precommitted := t.precommit[id]
+		if !prevoted && !precommitted {
+			missing = append(missing, id)
+		}
+	}
+	return missing
+}
+
+func (m *Machine) isMember(id record.NodeID) bool {
+	_, found := slices.BinarySearchFunc(m.members, id, record.NodeID.Compare)
+	return found
+}
+
+func (m *Machine) at(ballot uint64) *tally {
+	t := m.ballots[ballot]
+	if t == nil {
+		t = &tally{prevotes: votes{}, precommit: votes{}}
+		m.ballots[ballot] = t
+	}
+	return t
+}
+
+// Take holds a vote whose signature was checked, the own ones once they are
+// durable.
+func (m *Machine) Take(v Vote) {
+	if !m.isMember(v.Author) || v.Ballot > m.ballot+maxBallots || v.Phase > Precommit {
+		return
+	}
+	t := m.at(v.Ballot)
+	switch v.Phase {
+	case Proposal:
+		if t.proposal != nil || v.Author != m.Proposer(v.Ballot) || !v.Value.Defined() || v.Valid > v.Ballot {
+			return
+		}
+		t.proposal = &v
+		m.contents[v.Value] = v.Content
+	case Prevote:
+		if _, held := t.prevotes[v.Author]; held {
+			return
+		}
+		t.prevotes[v.Author] = v.Value
+	case Precommit:
+		if _, held := t.precommit[v.Author]; held {
+			return
+		}
+		t.precommit[v.Author] = v.Value
+	}
+	if v.Author == m.self {
+		m.remember(v)
+	}
+}
+
+// remember takes up where an own vote stands.
+func (m *Machine) remember(v Vote) {
+	m.started = true
+	m.said[place{v.Phase, v.Ballot}] = true
+	if v.Phase == Precommit && v.Value.Defined() && v.Ballot+1 > m.locked.ballot {
+		m.locked = stance{v.Ballot + 1, v.Value}
+	}
+	next := v.Phase + 1
+	if v.Ballot > m.ballot || v.Ballot == m.ballot && next > m.step {
+		m.enter(v.Ballot, next)
+	}
+}
+
+func (m *Machine) enter(ballot uint64, step Phase) {
+	if ballot != m.ballot || step != m.step {
+		m.timer = timer{}
+	}
+	m.ballot, m.step = ballot, step
+}
+
+// Advance returns the votes to publish now, and the time at which to call again
+// if nothing comes before, 0 for never.
+func (m *Machine) Advance(now time.Duration, app Application) (publish []Vote, wake time.Duration) {
+	say := func(v Vote) {
+		v.Author, v.Ballot = m.self, m.ballot
+		if p := (place{v.Phase, v.Ballot}); !m.said[p] {
+			m.said[p] = true
+			publish = append(publish, v)
+		}
+	}
+	if m.decide() || !m.isMember(m.self) {
+		return nil, 0
+	}
+	if !m.started {
+		if _, ready := app.Propose(); !ready {
+			return nil, 0
+		}
+		m.started = true
+	}
+	m.skip()
+	m.observe(app)
+	t := m.at(m.ballot)
+	quorum := Quorum(len(m.members))
+
+	if m.step == Proposal {
+		if m.Proposer(m.ballot) == m.self && t.proposal == nil {
+			if v, ok := m.propose(app); ok {
+				say(v)
+			}
+		}
+		if value, judged := m.judge(t, app); judged {
+			say(Vote{Phase: Prevote, Value: value})
+		} else if m.expired(now, Proposal) {
+			say(Vote{Phase: Prevote})
+		}
+	}
+	if m.step == Prevote+1 {
+		switch value := m.valid.value; {
+		case m.valid.ballot == m.ballot+1:
+			say(Vote{Phase: Precommit, Value: value})
+		case t.prevotes.count(record.CID{}) >= quorum:
+			say(Vote{Phase: Precommit})
+		case len(t.prevotes) >= quorum && m.expired(now, Prevote):
+			say(Vote{Phase: Precommit})
+		}
+	}
+	if len(t.precommit) >= quorum && m.expired(now, Precommit) {
+		m.enter(m.ballot+1, Proposal)
+		more, wake := m.Advance(now, app)
+		return append(publish, more...), wake
+	}
+	if m.timer.set {
+		wake = m.timer.at
+	}
+	return publish, wake
+}
+
+// decide looks for a quorum of precommits in any ballot.
+func (m *Machine) decide() bool {
+	if m.decided.Defined() {
+		return true
+	}
+	for _, t := range m.ballots {
+		for _, value := range t.precommit {
+			if _, known := m.contents[value]; value.Defined() && known && t.precommit.count(value) >= Quorum(len(m.members)) {
+				// Two quorums for two values cannot be while no more than
+				// Faults lie, so the order of the map does not matter.
+				m.decided = value
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// skip enters the highest ballot that more members than can lie have reached.
+func (m *Machine) skip() {
+	reached := map[record.NodeID]uint64{}
+	for ballot, t := range m.ballots {
+		if ballot <= m.ballot {
+			continue
+		}
+		note := func(id record.NodeID) { reached[id] = max(reached[id], ballot) }
+		if t.proposal != nil {
+			note(t.proposal.Author)
+		}
+		for id := range t.prevotes {
+			note(id)
+		}
+		for id := range t.precommit {
+			note(id)
+		}
+	}
+	f := Faults(len(m.members))
+	if len(reached) <= f {
+		return
+	}
+	ballots := make([]uint64, 0, len(reached))
+	for _, b := range reached {
+		ballots = append(ballots, b)
+	}
+	slices.Sort(ballots)
+	m.enter(ballots[len(ballots)-1-f], Proposal)
+}
+
+// observe notes the newest value that won a quorum of prevotes, which is what
+// this node proposes from then on and, in its own ballot, locks.
+func (m *Machine) observe(app Application) {
+	for ballot, t := range m.ballots {
+		if t.proposal == nil || ballot > m.ballot || ballot+1 <= m.valid.ballot {
+			continue
+		}
+		value := t.proposal.Value
+		if t.prevotes.count(value) >= Quorum(len(m.members)) && app.Judge(t.proposal.Content) == Good {
+			m.valid = stance{ballot + 1, value}
+		}
+	}
+}
+
+// propose is this node's proposal for its ballot.
+func (m *Machine) propose(app Application) (Vote, bool) {
+	if m.valid.value.Defined() {
+		return Vote{Phase: Proposal, Value: m.valid.value, Content: m.contents[m.valid.value], Valid: m.valid.ballot}, true
+	}
+	content, ok := app.Propose()
+	if !ok {
+		return Vote{}, false
+	}
+	return Vote{Phase: Proposal, Value: record.CIDOf(content), Content: content}, true
+}
+
+// judge says what to prevote on the ballot's proposal, and false where that
+// cannot be said yet. The lock: a node that precommitted a value prevotes for
+// another only when that has won a quorum of prevotes since.
+func (m *Machine) judge(t *tally, app Application) (record.CID, bool) {
+	p := t.proposal
+	if p == nil {
+		return record.CID{}, false
+	}
+	if p.Valid > 0 && m.at(p.Valid-1).prevotes.count(p.Value) < Quorum(len(m.members)) {
+		return record.CID{}, false // its proof has yet to arrive
+	}
+	if m.locked.value.Defined() && m.locked.value != p.Value && m.locked.ballot > p.Valid {
+		return record.CID{}, true
+	}
+	switch app.Judge(p.Content) {
+	case Good:
+		return p.Value, true
+	case Bad:
+		return record.CID{}, true
+	}
+	return record.CID{}, false
+}
+
+// expired starts the phase's timer of the own ballot, and tells whether it has
+// run out.
+func (m *Machine) expired(now time.Duration, phase Phase) bool {
+	if !m.timer.set || m.timer.phase != phase {
+		if m.timer.set && m.timer.phase > phase {
+			return true
+		}
+		m.timer = timer{true, phase, now + firstTimeout<<min(m.ballot, maxDoublings)}
+	}
+	return now >= m.timer.at
+}
