@@ -29,7 +29,7 @@ func decOptions(extra cbor.ExtraDecErrorCond) cbor.DecOptions {
 		IndefLength:              cbor.IndefLengthForbidden,
 		ExtraReturnErrors:        extra,
 		MaxNestedLevels:          16,
-		MaxArrayElements:         1 << 20,
+		MaxArrayElements:         1 << 16, // an element takes up to 100 times its bytes
 		MaxMapPairs:              1 << 12,
 		NaN:                      cbor.NaNDecodeForbidden,
 		Inf:                      cbor.InfDecodeForbidden,

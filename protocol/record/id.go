@@ -25,11 +25,15 @@ var peerIDPrefix = []byte{0x00, 0x24, 0x08, 0x01, 0x12, 0x20}
 // NodeIDOf returns the ID of a public key.
 func NodeIDOf(key ed25519.PublicKey) NodeID { return NodeID(key) }
 
+// maxText bounds the texts of IDs, because decoding base58 takes time that
+// grows with the square of the length.
+const maxText = 256
+
 // ParseNodeID reads a libp2p peer ID of an Ed25519 key.
 func ParseNodeID(s string) (NodeID, error) {
-	b, err := base58.Decode(s)
+	b, err := base58.Decode(s[:min(len(s), maxText)])
 	if err != nil || len(b) != len(peerIDPrefix)+ed25519.PublicKeySize || !bytes.HasPrefix(b, peerIDPrefix) {
-		return NodeID{}, fmt.Errorf("%q is not the peer ID of an Ed25519 key (it starts with 12D3KooW; see 'village id')", s)
+		return NodeID{}, fmt.Errorf("%.64q is not the peer ID of an Ed25519 key (it starts with 12D3KooW; see 'village id')", s)
 	}
 	return NodeID(b[len(peerIDPrefix):]), nil
 }
@@ -80,6 +84,9 @@ func CIDOf(b []byte) CID {
 
 // ParseCID reads the text form of a CID.
 func ParseCID(s string) (CID, error) {
+	if len(s) > maxText {
+		return CID{}, fmt.Errorf("%.64q... is not a CID: %d bytes are too many", s, len(s))
+	}
 	c, err := cid.Decode(s)
 	if err != nil {
 		return CID{}, fmt.Errorf("%q is not a CID: %w", s, err)
@@ -118,7 +125,7 @@ func (c CID) MarshalCBOR() ([]byte, error) {
 
 func (c *CID) UnmarshalCBOR(b []byte) error {
 	var tag cbor.RawTag
-	if err := tag.UnmarshalCBOR(b); err != nil {
+	if err := strict.Unmarshal(b, &tag); err != nil {
 		return err
 	}
 	var link []byte

@@ -105,7 +105,7 @@ func (e *envelope) check() error {
 		return ErrVersion
 	case e.Version != Version:
 		return fmt.Errorf("%w: version %d", ErrMalformed, e.Version)
-	case len(e.Kind) == 0 || len(e.Kind) > 32:
+	case len(e.Kind) == 0 || len(e.Kind) > 32 || !utf8.ValidString(string(e.Kind)):
 		return fmt.Errorf("%w: kind of %d bytes", ErrMalformed, len(e.Kind))
 	case len(e.Federation) == 0 || len(e.Federation) > MaxName || !utf8.ValidString(e.Federation):
 		return fmt.Errorf("%w: federation name of %d bytes", ErrMalformed, len(e.Federation))
