@@ -112,7 +112,7 @@ type Member struct {
 	task task.Task
 
 	enrolments  map[record.NodeID]task.Enrolled
-	early       []Received // updates that overtook the enrolments
+	early       []Received // updates that overtook the enrolments, two of an author
 	roster      task.Roster
 	seats       []seat // of the roster's members, in its order; nil before there is one
 	own         int    // the seat of self, or -1
@@ -176,13 +176,35 @@ func (m *Member) take(now time.Duration, r Received) {
 	case task.Update:
 		if m.seats != nil {
 			m.takeUpdate(now, r, body)
-		} else if len(m.early) < 2*len(m.task.Nodes) {
-			m.early = append(m.early, r)
+		} else if m.task.Named(r.Author) {
+			m.takeEarly(r)
 		}
 	case task.Evaluation:
 		if _, held := m.evaluations[r.Author]; !held {
 			m.evaluations[r.Author] = body
 		}
+	}
+}
+
+// takeEarly holds an update, if it is among its author's two newest, until the
+// roster tells what it is worth.
+func (m *Member) takeEarly(r Received) {
+	oldest, count := -1, 0
+	for i, e := range m.early {
+		if e.Author != r.Author {
+			continue
+		}
+		if e.Number == r.Number {
+			return
+		}
+		if count++; oldest < 0 || e.Number < m.early[oldest].Number {
+			oldest = i
+		}
+	}
+	if count < 2 {
+		m.early = append(m.early, r)
+	} else if r.Number > m.early[oldest].Number {
+		m.early[oldest] = r
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"village/protocol/dataset"
 	"village/protocol/learn"
+	"village/protocol/mixing"
 	"village/protocol/record"
 	"village/protocol/task"
 )
@@ -41,7 +42,13 @@ func NewSite(self record.NodeID, id record.CID, t task.Task, rows dataset.Table,
 	if s.train.N == 0 {
 		return nil, fmt.Errorf("none of the %d rows is a training row", len(rows.Rows))
 	}
+	if s.test.N > task.MaxRows {
+		return nil, fmt.Errorf("%d test rows; at most %d are possible", s.test.N, uint64(task.MaxRows))
+	}
 	s.moments = dataset.MomentsOf(s.train)
+	if err := task.CheckMoments(s.moments, s.train.D); err != nil {
+		return nil, fmt.Errorf("the rows cannot be trained on: %w", err)
+	}
 	return s, nil
 }
 
@@ -53,12 +60,20 @@ func (s *Site) Enrolment(manifest record.CID, nation, name string) task.Enrolmen
 	return task.Enrolment{Task: s.id, Manifest: manifest, Nation: nation, Node: name, Moments: s.moments}
 }
 
-// Train runs the local steps of a round.
+// Train runs the local steps of a round. Parameters that grow too large to be
+// mixed are an error.
 func (s *Site) Train(e Train) ([]float64, error) {
 	if s.roster != e.Roster.CID {
 		s.roster, s.shared = e.Roster.CID, scaled(s.train, e.Roster.Scaling)
 	}
-	return s.task.Spec().Train(e.From, s.shared, s.steps(s.task.LocalSteps, e.Round))
+	params, err := s.task.Spec().Train(e.From, s.shared, s.steps(s.task.LocalSteps, e.Round))
+	if err != nil {
+		return nil, err
+	}
+	if err := mixing.NewSum(len(params)).Add(1, params); err != nil {
+		return nil, fmt.Errorf("round %d: %w: the task's learning rate or l2 is too high", e.Round, err)
+	}
+	return params, nil
 }
 
 // Evaluate counts, on the node's test rows, the model and what the node reaches

@@ -59,9 +59,7 @@ func UnmarshalModel(b []byte) (Model, error) {
 		return Model{}, errors.New("a safetensors file that is not a Village model")
 	}
 	var m Model
-	d := json.NewDecoder(bytes.NewReader([]byte(document)))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&m); err != nil {
+	if err := json.Unmarshal([]byte(document), &m); err != nil {
 		return Model{}, fmt.Errorf("model: %w", err)
 	}
 	if err := m.check(); err != nil {
@@ -70,10 +68,16 @@ func UnmarshalModel(b []byte) (Model, error) {
 	if m.Params, err = m.Spec.FromTensors(tensors); err != nil {
 		return Model{}, fmt.Errorf("model: %w", err)
 	}
+	if again, err := m.Marshal(); err != nil || !bytes.Equal(again, b) {
+		return Model{}, errors.New("model: not in canonical form")
+	}
 	return m, nil
 }
 
 func (m Model) check() error {
+	if err := CheckName(m.Name); err != nil {
+		return err
+	}
 	if err := m.Encoding.Check(); err != nil {
 		return err
 	}

@@ -71,9 +71,6 @@ func ResultsOf(t Task, cid, model record.CID, round uint64, roster Roster, evalu
 			Pair: Pair{Local: report(e.Local), Federated: report(e.Federated)},
 		})
 	}
-	if len(res.Nodes) == 0 {
-		return res, nil
-	}
 	sumLocal, err := learn.Sum(local)
 	if err != nil {
 		return Results{}, err

@@ -9,10 +9,12 @@ package task
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"village/protocol/dataset"
@@ -27,6 +29,17 @@ const (
 	MaxNodes      = 200
 	MaxRounds     = 1_000_000
 	MaxLocalSteps = 100_000
+	// MaxSteps is the largest number of local steps of all rounds together: what
+	// a node takes to learn what it reaches alone.
+	MaxSteps = 100_000_000
+	// MaxRows is the largest number of training rows, and of test rows, of a node.
+	MaxRows = mixing.MaxWeight / MaxNodes
+	// MaxClasses keeps an evaluation, which has histograms of each class, within
+	// a record whatever it counts.
+	MaxClasses = 32
+	// MaxEncoding is the largest encoding in bytes of JSON. It keeps a model's
+	// description within the header of its file.
+	MaxEncoding = 256 << 10
 	// MaxVector is the largest vector, in bytes, that rides inside an update.
 	MaxVector = 32 << 10
 )
@@ -83,6 +96,12 @@ func (t Task) Check() error {
 	if err := t.Encoding.Check(); err != nil {
 		return err
 	}
+	if n := len(t.Encoding.Classes); n > MaxClasses {
+		return fmt.Errorf("the target has %d classes; at most %d are possible", n, MaxClasses)
+	}
+	if b, err := json.Marshal(t.Encoding); err != nil || len(b) > MaxEncoding {
+		return fmt.Errorf("the encoding takes %d bytes; at most %d are possible, so use fewer features or levels", len(b), MaxEncoding)
+	}
 	if err := t.Spec().Check(); err != nil {
 		return err
 	}
@@ -102,9 +121,11 @@ func (t Task) Check() error {
 		return fmt.Errorf("a task has 1 to %d rounds, not %d", MaxRounds, t.Rounds)
 	case t.LocalSteps < 1 || t.LocalSteps > MaxLocalSteps:
 		return fmt.Errorf("a round has 1 to %d local steps, not %d", MaxLocalSteps, t.LocalSteps)
+	case t.Rounds*t.LocalSteps > MaxSteps:
+		return fmt.Errorf("all rounds together have at most %d local steps, not %d", MaxSteps, t.Rounds*t.LocalSteps)
 	case !(t.LearningRate > 0) || t.LearningRate > 1e6:
 		return fmt.Errorf("a learning rate is above 0 and at most 1e6, not %g", t.LearningRate)
-	case t.Batch > 1<<31:
+	case t.Batch > math.MaxInt32:
 		return fmt.Errorf("a batch of %d rows is too large", t.Batch)
 	case !(t.L2 >= 0) || t.L2 > 1e6:
 		return fmt.Errorf("l2 is 0 to 1e6, not %g", t.L2)
@@ -179,6 +200,24 @@ type Evaluation struct {
 	Federated learn.Counts `cbor:"federated" json:"federated"`
 }
 
+// CheckMoments refuses moments that no training rows of a node have, or that
+// could not be merged with those of the others. It bounds what rows below 1e100
+// give, and keeps the squared differences of all means together finite.
+func CheckMoments(m dataset.Moments, width int) error {
+	if err := m.Check(width); err != nil {
+		return err
+	}
+	if m.Count > MaxRows {
+		return fmt.Errorf("%d rows; a node trains on at most %d", m.Count, uint64(MaxRows))
+	}
+	for j := range width {
+		if math.Abs(m.Mean[j]) > 1.001e100 || m.M2[j] > 1e210 {
+			return fmt.Errorf("the moments of encoded column %d are too large", j+1)
+		}
+	}
+	return nil
+}
+
 // NewUpdate encodes params into the update's vector.
 func NewUpdate(u Update, spec learn.Spec) (Update, error) {
 	b, err := safetensors.Marshal(spec.Tensors(u.Params), nil)
@@ -209,16 +248,13 @@ func EnrolmentOf(r record.Record, t Task) (Enrolment, error) {
 	}
 	err := check(r, t, e.Task, r.Number == 0)
 	if err == nil {
-		err = e.Moments.Check(t.Encoding.Width())
+		err = CheckMoments(e.Moments, t.Encoding.Width())
 	}
 	if err == nil {
 		err = CheckName(e.Node)
 	}
-	if err == nil && (len(e.Nation) != 3 || CheckName(e.Nation) != nil) {
-		err = errors.New("a nation is a code of three letters")
-	}
-	if err == nil && e.Moments.Count > mixing.MaxWeight/MaxNodes {
-		err = fmt.Errorf("%d rows are too many", e.Moments.Count)
+	if err == nil && (len(e.Nation) != 3 || strings.Trim(e.Nation, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "") {
+		err = errors.New("a nation is a code of three capital letters")
 	}
 	if err != nil {
 		return Enrolment{}, fmt.Errorf("%w: enrolment: %w", ErrInvalid, err)
@@ -237,7 +273,7 @@ func UpdateOf(r record.Record, t Task) (Update, error) {
 	if err == nil && len(u.Vector) > MaxVector+4096 {
 		err = fmt.Errorf("vector of %d bytes", len(u.Vector))
 	}
-	if err == nil && (u.Weight == 0 || u.Weight > mixing.MaxWeight/MaxNodes) {
+	if err == nil && (u.Weight == 0 || u.Weight > MaxRows) {
 		err = fmt.Errorf("weight %d", u.Weight)
 	}
 	if err == nil {
@@ -290,6 +326,9 @@ func EvaluationOf(r record.Record, t Task) (Evaluation, error) {
 	}
 	if err == nil && e.Local.Rows != e.Federated.Rows {
 		err = errors.New("local and federated count other rows")
+	}
+	if err == nil && e.Local.Rows > MaxRows {
+		err = fmt.Errorf("%d rows; a node tests on at most %d", e.Local.Rows, uint64(MaxRows))
 	}
 	if err != nil {
 		return Evaluation{}, fmt.Errorf("%w: evaluation: %w", ErrInvalid, err)
