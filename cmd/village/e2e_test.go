@@ -46,10 +46,15 @@ func federation(t *testing.T, names ...string) []*site {
 	t.Helper()
 	sites := make([]*site, len(names))
 	for i, name := range names {
-		sites[i] = newSite(t, t.TempDir(), t.Name(), name)
+		sites[i] = newSite(t, t.TempDir(), federationOf(t), name)
 		sites[i].start()
 	}
 	return sites
+}
+
+// federationOf is the name of a test's federation.
+func federationOf(t *testing.T) string {
+	return strings.NewReplacer("/", "-", "=", "-", " ", "-").Replace(t.Name())
 }
 
 // newSite makes a home in dir. Its port stays the same over restarts.
