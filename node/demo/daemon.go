@@ -21,7 +21,6 @@ const (
 
 // daemon is a child process that runs a home.
 type daemon struct {
-	name  string
 	log   string
 	cmd   *exec.Cmd
 	ready chan struct{} // closed once it serves
@@ -32,7 +31,7 @@ type daemon struct {
 // start runs the daemon of a home until ctx ends. One that ends before then
 // calls lost.
 func start(ctx context.Context, program, name, dir string, lost func(error)) (*daemon, error) {
-	d := &daemon{name: name, log: filepath.Join(dir, logFile), ready: make(chan struct{}), ended: make(chan struct{})}
+	d := &daemon{log: filepath.Join(dir, logFile), ready: make(chan struct{}), ended: make(chan struct{})}
 	log, err := os.OpenFile(d.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err

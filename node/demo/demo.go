@@ -94,6 +94,7 @@ func Run(ctx context.Context, o Options) (res Result, err error) {
 	}
 	res.Elapsed = time.Since(begin).Seconds()
 	p.say("done")
+	p.end()
 	return res, nil
 }
 

@@ -58,6 +58,13 @@ func (p *progress) say(format string, args ...any) {
 	p.draw()
 }
 
+// end sets the table apart from what follows it.
+func (p *progress) end() {
+	if p.drawn {
+		fmt.Fprintln(p.w)
+	}
+}
+
 // set notes the stage of a node.
 func (p *progress) set(i int, stage string) { p.update(i, stage, 0, 0) }
 

@@ -62,24 +62,22 @@ func headline(r learn.Report) api.Metrics {
 // Write shows the result to people, in 80 columns.
 func (r Result) Write(out io.Writer) error {
 	w := bufio.NewWriter(out)
-	fmt.Fprintf(w, "Heart disease at %d hospitals: one model after %d rounds, no row has left its hospital.\n\n", len(r.Nodes), r.Rounds)
-	const layout = "%-14s %7s  %14s  %14s  %14s  %9s\n"
-	fmt.Fprintf(w, layout, "", "rows", "local only    ", "federated     ", "pool of all   ", "bytes")
-	fmt.Fprintf(w, layout, "", "train test", "acc   F1  AUC", "acc   F1  AUC", "acc   F1  AUC", "sent")
-	line := func(name, rows string, f Figures, sent string) {
-		fmt.Fprintf(w, layout, name, rows, three(f.Local), three(f.Federated), three(f.Pooled), sent)
-	}
+	fmt.Fprintf(w, "Heart disease at %d hospitals: one model in %d rounds; the rows stayed at home.\n\n", len(r.Nodes), r.Rounds)
+	const layout = "%-14s %7s  %-14s  %-14s  %-14s %9s\n"
+	fmt.Fprintf(w, layout, "", "train/", "local only", "federated", "pool of all", "bytes")
+	fmt.Fprintf(w, layout, "", "test", " acc   F1  AUC", " acc   F1  AUC", " acc   F1  AUC", "sent")
 	var training uint64
 	for _, n := range r.Nodes {
 		training += n.TrainRows
-		line(n.Nation+" "+n.Name, fmt.Sprintf("%d %4d", n.TrainRows, n.TestRows), n.Figures, table.Bytes(n.BytesSent))
+		fmt.Fprintf(w, layout, n.Nation+" "+n.Name, fmt.Sprintf("%d/%d", n.TrainRows, n.TestRows),
+			three(n.Local), three(n.Federated), three(n.Pooled), table.Bytes(n.BytesSent))
 	}
-	line("all rows", fmt.Sprintf("%d %4d", training, r.TestRows), r.AllRows, table.Bytes(r.BytesSent))
-	line("mean of nodes", "", r.Mean, "")
-	fmt.Fprintf(w, "\nmodel   %s, the same at every node\n", r.ModelCID)
-	fmt.Fprintf(w, "report  %s\n", r.report.Report)
-	fmt.Fprintf(w, "%d of %d test predictions differ from those of a model trained on all rows in one place.\n", r.Differences, r.TestRows)
-	fmt.Fprintf(w, "%.1f seconds\n", r.Elapsed)
+	fmt.Fprintf(w, layout, "all rows", fmt.Sprintf("%d/%d", training, r.TestRows),
+		three(r.AllRows.Local), three(r.AllRows.Federated), three(r.AllRows.Pooled), table.Bytes(r.BytesSent))
+	fmt.Fprintf(w, "%-14s %7s  %s  %s  %s\n\n", "mean of nodes", "", three(r.Mean.Local), three(r.Mean.Federated), three(r.Mean.Pooled))
+	fmt.Fprintf(w, "%d of %d test predictions differ from those of the pooled model.\n", r.Differences, r.TestRows)
+	fmt.Fprintf(w, "At every node the same model and report, after %.1f seconds:\n", r.Elapsed)
+	fmt.Fprintf(w, "model   %s\nreport  %s\n", r.ModelCID, r.report.Report)
 	if err := table.Classification(w, fmt.Sprintf("all rows (%s: 1 = disease)", r.report.Target), r.report.AllRows); err != nil {
 		return err
 	}
