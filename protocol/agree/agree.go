@@ -37,14 +37,18 @@ const (
 // Vote is one signed statement in one ballot. Of each author, ballot and phase
 // the first counts; a second one proves a lie.
 type Vote struct {
+	CID    record.CID // of its record; for [Machine.Certificate] alone
 	Author record.NodeID
 	Phase  Phase
 	Ballot uint64
 	Value  record.CID // undefined: none of them; never so in a proposal
-	// Of a proposal: what Value is the CID of, and one more than the ballot in
-	// which the proposer saw a quorum of prevotes for it, or 0.
+	// Of a proposal: what Value is the CID of.
 	Content []byte
-	Valid   uint64
+	// Of a proposal for a value that won a quorum of prevotes before: one more
+	// than the ballot in which it did, and the prevotes that prove it. The proof
+	// travels with the proposal, because a liar may have sent others other votes.
+	Valid uint64
+	Proof []record.CID
 }
 
 // Verdict is what an application says of a proposed value.
@@ -85,22 +89,22 @@ type Machine struct {
 
 	started bool
 	ballot  uint64
-	step    Phase // what this node has yet to say in its ballot; done is past Precommit
+	step    Phase // the last phase that this node has voted in, Proposal before it has
 	timer   timer
 
 	locked, valid stance
 	ballots       map[uint64]*tally
 	contents      map[record.CID][]byte
 	decided       record.CID
+	proof         votes          // the precommits of the ballot that decided
 	said          map[place]bool // what was handed out for publishing, or is held
 }
-
-const done = Precommit + 1
 
 // stance is a value with the ballot in which it won prevotes, plus one.
 type stance struct {
 	ballot uint64
 	value  record.CID
+	proof  []record.CID
 }
 
 type place struct {
@@ -122,13 +126,16 @@ type tally struct {
 	precommit votes
 }
 
-type votes map[record.NodeID]record.CID
+// votes are what members have voted for in one phase of a ballot.
+type votes map[record.NodeID]ballotPaper
+
+type ballotPaper struct{ value, cid record.CID }
 
 // count returns how many voted for a value.
 func (v votes) count(value record.CID) int {
 	n := 0
-	for _, voted := range v {
-		if voted == value {
+	for _, paper := range v {
+		if paper.value == value {
 			n++
 		}
 	}
@@ -154,6 +161,32 @@ func (m *Machine) Proposer(ballot uint64) record.NodeID {
 // Decided returns the value that was decided on, with its content.
 func (m *Machine) Decided() (value record.CID, content []byte, ok bool) {
 	return m.decided, m.contents[m.decided], m.decided.Defined()
+}
+
+// Certificate names the precommits that prove the decision, in the order of
+// their authors; it is empty where the decision was adopted.
+func (m *Machine) Certificate() []record.CID {
+	return m.cast(m.proof, m.decided)
+}
+
+// cast names the votes for a value, in the order of their authors.
+func (m *Machine) cast(v votes, value record.CID) []record.CID {
+	var cast []record.CID
+	for _, id := range m.members {
+		if paper, voted := v[id]; voted && paper.value == value {
+			cast = append(cast, paper.cid)
+		}
+	}
+	return cast
+}
+
+// Adopt takes over a decision that another node's certificate proves. It is how
+// a node learns of a decision whose votes it cannot have: a liar may have sent
+// it others than the quorum that decided.
+func (m *Machine) Adopt(value record.CID, content []byte) {
+	if !m.decided.Defined() {
+		m.decided, m.contents[value] = value, content
+	}
 }
 
 // Ballot is the ballot that this node is in, and whether it takes part yet.
@@ -188,8 +221,8 @@ func (m *Machine) at(ballot uint64) *tally {
 	return t
 }
 
-// Take holds a vote whose signature was checked, the own ones once they are
-// durable.
+// Take holds a vote whose signature and proof were checked, the own ones once
+// they are durable.
 func (m *Machine) Take(v Vote) {
 	if !m.isMember(v.Author) || v.Ballot > m.ballot+maxBallots || v.Phase > Precommit {
 		return
@@ -200,18 +233,21 @@ func (m *Machine) Take(v Vote) {
 		if t.proposal != nil || v.Author != m.Proposer(v.Ballot) || !v.Value.Defined() || v.Valid > v.Ballot {
 			return
 		}
+		if v.Valid > 0 && len(v.Proof) < Quorum(len(m.members)) {
+			return
+		}
 		t.proposal = &v
 		m.contents[v.Value] = v.Content
 	case Prevote:
 		if _, held := t.prevotes[v.Author]; held {
 			return
 		}
-		t.prevotes[v.Author] = v.Value
+		t.prevotes[v.Author] = ballotPaper{v.Value, v.CID}
 	case Precommit:
 		if _, held := t.precommit[v.Author]; held {
 			return
 		}
-		t.precommit[v.Author] = v.Value
+		t.precommit[v.Author] = ballotPaper{v.Value, v.CID}
 	}
 	if v.Author == m.self {
 		m.remember(v)
@@ -223,11 +259,10 @@ func (m *Machine) remember(v Vote) {
 	m.started = true
 	m.said[place{v.Phase, v.Ballot}] = true
 	if v.Phase == Precommit && v.Value.Defined() && v.Ballot+1 > m.locked.ballot {
-		m.locked = stance{v.Ballot + 1, v.Value}
+		m.locked = stance{ballot: v.Ballot + 1, value: v.Value}
 	}
-	next := v.Phase + 1
-	if v.Ballot > m.ballot || v.Ballot == m.ballot && next > m.step {
-		m.enter(v.Ballot, next)
+	if v.Ballot > m.ballot || v.Ballot == m.ballot && v.Phase > m.step {
+		m.enter(v.Ballot, v.Phase)
 	}
 }
 
@@ -274,7 +309,7 @@ func (m *Machine) Advance(now time.Duration, app Application) (publish []Vote, w
 			say(Vote{Phase: Prevote})
 		}
 	}
-	if m.step == Prevote+1 {
+	if m.step == Prevote {
 		switch value := m.valid.value; {
 		case m.valid.ballot == m.ballot+1:
 			say(Vote{Phase: Precommit, Value: value})
@@ -301,11 +336,12 @@ func (m *Machine) decide() bool {
 		return true
 	}
 	for _, t := range m.ballots {
-		for _, value := range t.precommit {
+		for _, paper := range t.precommit {
+			value := paper.value
 			if _, known := m.contents[value]; value.Defined() && known && t.precommit.count(value) >= Quorum(len(m.members)) {
 				// Two quorums for two values cannot be while no more than
 				// Faults lie, so the order of the map does not matter.
-				m.decided = value
+				m.decided, m.proof = value, t.precommit
 				return true
 			}
 		}
@@ -352,7 +388,7 @@ func (m *Machine) observe(app Application) {
 		}
 		value := t.proposal.Value
 		if t.prevotes.count(value) >= Quorum(len(m.members)) && app.Judge(t.proposal.Content) == Good {
-			m.valid = stance{ballot + 1, value}
+			m.valid = stance{ballot + 1, value, m.cast(t.prevotes, value)}
 		}
 	}
 }
@@ -360,7 +396,10 @@ func (m *Machine) observe(app Application) {
 // propose is this node's proposal for its ballot.
 func (m *Machine) propose(app Application) (Vote, bool) {
 	if m.valid.value.Defined() {
-		return Vote{Phase: Proposal, Value: m.valid.value, Content: m.contents[m.valid.value], Valid: m.valid.ballot}, true
+		return Vote{
+			Phase: Proposal, Value: m.valid.value, Content: m.contents[m.valid.value],
+			Valid: m.valid.ballot, Proof: m.valid.proof,
+		}, true
 	}
 	content, ok := app.Propose()
 	if !ok {
@@ -376,9 +415,6 @@ func (m *Machine) judge(t *tally, app Application) (record.CID, bool) {
 	p := t.proposal
 	if p == nil {
 		return record.CID{}, false
-	}
-	if p.Valid > 0 && m.at(p.Valid-1).prevotes.count(p.Value) < Quorum(len(m.members)) {
-		return record.CID{}, false // its proof has yet to arrive
 	}
 	if m.locked.value.Defined() && m.locked.value != p.Value && m.locked.ballot > p.Valid {
 		return record.CID{}, true
