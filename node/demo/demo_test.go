@@ -90,6 +90,23 @@ func TestDemo(t *testing.T) {
 	if err := lines.Decode(&res); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	var raw map[string]json.RawMessage
+	var nodes []map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(out, &raw), json.Unmarshal(raw["nodes"], &nodes)); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []string{"schema", "nodes", "all_rows", "mean_of_nodes", "prediction_differences", "test_rows", "rounds",
+		"bytes_sent", "elapsed_seconds", "task", "model_cid", "federation", "citation", "dir"} {
+		if raw[k] == nil {
+			t.Errorf("no %q in %s", k, out)
+		}
+	}
+	for _, k := range []string{"nation", "name", "peer_id", "pid", "rows", "train_rows", "test_rows", "model_cid", "bytes_sent",
+		"local", "federated", "pooled"} {
+		if nodes[0][k] == nil {
+			t.Errorf("no %q in the nodes of %s", k, out)
+		}
+	}
 	if lines.More() {
 		t.Errorf("more than one object: %s", out)
 	}
