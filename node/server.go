@@ -237,7 +237,17 @@ func (n *Node) addPeer(ctx context.Context, a api.AddPeer) (any, error) {
 		}
 		return nil
 	})
-	return n.peers("village.peer.add/v1"), err
+	if err != nil {
+		return nil, err
+	}
+	answer := n.peers("village.peer.add/v1")
+	for _, p := range answer.Peers {
+		if !p.Connected && strings.HasSuffix(a.Address, "/p2p/"+p.PeerID.String()) {
+			return nil, api.Fail(api.CodeDenied, "at the other node: village member add "+n.home.ID.String(),
+				"%s hung up: it is in a closed federation that does not list this node; the address is kept, for when it does", p.PeerID)
+		}
+	}
+	return answer, nil
 }
 
 func (n *Node) memberList(schema string) api.Members {
