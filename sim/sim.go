@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	"village/protocol/agree"
 	"village/protocol/dataset"
 	"village/protocol/member"
 	"village/protocol/record"
@@ -28,6 +29,7 @@ type Node struct {
 	Rows   dataset.Table
 	Split  string        // column that says train or test, or ""
 	Step   time.Duration // how long a round's local steps take; 0 = 100 ms
+	Enrols time.Duration // when the operator says yes
 }
 
 // Faults are what happens to messages and nodes. The zero value is a network
@@ -40,6 +42,16 @@ type Faults struct {
 	// Apart tells whether a message between two nodes (by place) is cut off at
 	// a time; nil = never.
 	Apart func(now time.Duration, from, to int) bool
+	// Outages are crashes at a set time.
+	Outages []Outage
+	// Liars tell every second node something else, by place.
+	Liars []int
+}
+
+// Outage is a node that is down for a while, or for good where For is 0.
+type Outage struct {
+	Node    int
+	At, For time.Duration
 }
 
 // Config describes a run.
@@ -66,7 +78,9 @@ type Result struct {
 	Models   []record.CID    // of each node; undefined where it did not seal
 	Model    *task.Model     // of the first node that sealed
 	Results  task.Results    // as that node sees them
-	Done     bool            // every node has come to the end
+	Content  task.FinalContent
+	Done     bool            // every node that is up has come to the end
+	Proofs   []record.NodeID // nodes that are proven to have signed two things for one place
 	Messages uint64          // sent, lost ones included
 	Virtual  time.Duration
 	// Digest is SHA-256 over every node's model and the counters.
@@ -113,19 +127,34 @@ type world struct {
 	nodes    []*node
 	undone   int // nodes that have not come to the end
 	messages uint64
-	model    record.CID
+	model    record.CID // that was sealed
+	roster   record.CID
+	inputs   map[record.CID][]member.Received
+	proofs   map[record.NodeID]bool
 }
 
 // node is a simulated node: what a crash leaves (held, site) and what it takes.
 type node struct {
 	Node
 	id     record.NodeID
+	place  int
 	site   *member.Site
-	held   []member.Received // durable
+	held   map[slot][]member.Received // durable, newest first
+	slots  []slot                     // of held, in the order in which they came
 	member *member.Member
 	life   int  // counts restarts, so that what a past life began goes nowhere
-	up     bool // not restarting
+	up     bool // not down
+	gone   bool // down for good
+	lies   bool
 	done   bool // has come to the end
+	wake   time.Duration
+}
+
+// slot is a record.Slot of the one task.
+type slot struct {
+	kind   record.Kind
+	topic  task.Topic
+	author record.NodeID
 }
 
 type event struct {
@@ -162,14 +191,14 @@ func newWorld(cfg Config) (*world, error) {
 	if cfg.Pull == 0 {
 		cfg.Pull = 2 * time.Second
 	}
-	w := &world{cfg: cfg}
+	w := &world{cfg: cfg, inputs: map[record.CID][]member.Received{}, proofs: map[record.NodeID]bool{}}
 	w.rng = rand.New(rand.NewChaCha8(digest("rng", cfg.Seed)))
 	for i, n := range cfg.Nodes {
 		if n.Step == 0 {
 			n.Step = 100 * time.Millisecond
 		}
 		id := record.NodeID(digest("node", cfg.Seed, uint64(i)))
-		w.nodes = append(w.nodes, &node{Node: n, id: id, up: true})
+		w.nodes = append(w.nodes, &node{Node: n, id: id, place: i, up: true, held: map[slot][]member.Received{}})
 		w.undone++
 	}
 	t := cfg.Task
@@ -191,14 +220,28 @@ func newWorld(cfg Config) (*world, error) {
 			return nil, fmt.Errorf("%s: %w", n.Name, err)
 		}
 		n.member = member.New(n.id, w.id, t)
-		manifest := record.CIDOf(n.id[:])
-		w.after(0, func() error {
-			return w.step(i, member.Enrol{Enrolment: n.site.Enrolment(manifest, n.Nation, n.Name)})
-		})
+		w.after(n.Enrols, func() error { return w.enrol(i) })
 		w.after(w.jitter(cfg.Pull), func() error { return w.pull(i) })
 		w.scheduleRestart(i)
 	}
+	for _, o := range cfg.Faults.Outages {
+		w.after(o.At, func() error { return w.crash(o.Node, o.For, func() {}) })
+	}
+	for _, i := range cfg.Faults.Liars {
+		w.nodes[i].lies = true
+		w.undone-- // nobody waits for it
+	}
 	return w, nil
+}
+
+// enrol is the operator's yes. One that a crash swallowed is said again.
+func (w *world) enrol(i int) error {
+	n := w.nodes[i]
+	if !n.up && !n.gone {
+		w.after(time.Second, func() error { return w.enrol(i) })
+		return nil
+	}
+	return w.step(i, member.Enrol{Enrolment: n.site.Enrolment(record.CIDOf(n.id[:]), n.Nation, n.Name)})
 }
 
 func digest(domain string, parts ...uint64) [32]byte {
@@ -229,6 +272,29 @@ func (w *world) step(i int, e member.Event) error {
 			return fmt.Errorf("%s: %w", n.Name, err)
 		}
 	}
+	return w.check(n)
+}
+
+// check holds what must be true of a node after every step.
+func (w *world) check(n *node) error {
+	if n.lies {
+		return nil
+	}
+	if roster := n.member.Roster(); roster.Defined() {
+		if w.roster.Defined() && w.roster != roster {
+			return fmt.Errorf("%s: %w: two rosters", n.Name, ErrSplit)
+		}
+		w.roster = roster
+	}
+	if model := n.member.Content().Model; model.Defined() {
+		if w.model.Defined() && w.model != model {
+			return fmt.Errorf("%s: %w", n.Name, ErrSplit)
+		}
+		w.model = model
+	}
+	if n.member.Disputed() {
+		return fmt.Errorf("%s: %w: it recomputes another model", n.Name, ErrSplit)
+	}
 	if done := n.member.Stage() == member.Done; done != n.done {
 		n.done = done
 		if done {
@@ -241,113 +307,241 @@ func (w *world) step(i int, e member.Event) error {
 }
 
 func (w *world) perform(i int, effect member.Effect) error {
-	n, life := w.nodes[i], w.nodes[i].life
-	// later steps the node with what a long effect came to, if it still lives.
-	later := func(d time.Duration, e member.Event) {
-		w.after(d, func() error {
-			if n.life != life {
-				return nil
-			}
-			return w.step(i, e)
-		})
-	}
+	n := w.nodes[i]
 	switch e := effect.(type) {
 	case member.Publish:
-		r := member.Received{CID: nameOf(n.id, e), Author: n.id, Number: e.Number, Body: e.Body}
 		if u, ok := e.Body.(task.Update); ok && w.cfg.Watch != nil {
 			w.cfg.Watch(w.now, i, u, e.Number)
 		}
-		n.keep(r)
-		for j := range w.nodes {
-			if j != i {
-				w.send(i, j, r)
-			}
-		}
-		return w.step(i, r)
+		return w.publish(i, member.Received{Number: e.Number, Body: e.Body})
+	case member.Cast:
+		v := e.Vote
+		return w.publish(i, member.Received{Number: v.Ballot, Body: member.Ballot{Topic: e.Topic, Vote: v}})
+	case member.Certify:
+		return w.publish(i, member.Received{Body: member.Certificate{Topic: e.Topic, Content: e.Content}})
 	case member.Train:
-		params, err := n.site.Train(e)
+		params, err := n.site.Train(e, nil)
 		if err != nil {
 			return err
 		}
-		later(n.Step, member.Trained{Round: e.Round, Params: params})
-	case member.Seal:
-		b, err := e.Model.Marshal()
-		if err != nil {
-			return err
-		}
-		cid := record.CIDOf(b)
-		if w.model.Defined() && w.model != cid {
-			return ErrSplit
-		}
-		w.model = cid
-		return w.step(i, member.Sealed{Model: cid})
+		w.work(i, e.Round, member.Trained{Round: e.Round, Params: params})
+	case member.Make:
+		return w.make(i, e)
+	case member.Fetch:
+		w.fetch(i, e.Inputs)
 	case member.Evaluate:
-		evaluation, err := n.site.Evaluate(e)
+		evaluation, err := n.site.Evaluate(e, nil)
 		if err != nil {
 			return err
 		}
-		later(n.Step, member.Evaluated{Evaluation: evaluation})
+		w.work(i, e.Model.Round, member.Evaluated{Evaluation: evaluation})
 	case member.Wake:
-		later(e.At-w.now, member.Tick{})
+		n.wake = e.At
+		w.later(i, e.At-w.now, func() error {
+			if n.wake != e.At {
+				return nil // a newer one has replaced it
+			}
+			n.wake = 0
+			return w.step(i, member.Tick{})
+		})
 	}
 	return nil
 }
 
-// nameOf names a published record by all that tells it from another.
-func nameOf(author record.NodeID, p member.Publish) record.CID {
-	b := append([]byte(p.Kind), author[:]...)
-	b = binary.BigEndian.AppendUint64(b, p.Number)
-	if u, ok := p.Body.(task.Update); ok {
-		for _, x := range u.Params {
-			b = binary.BigEndian.AppendUint64(b, math.Float64bits(x))
+// later does something at a node after a while, if it still lives then.
+func (w *world) later(i int, d time.Duration, do func() error) {
+	n, life := w.nodes[i], w.nodes[i].life
+	w.after(d, func() error {
+		if n.life != life {
+			return nil
+		}
+		return do()
+	})
+}
+
+// work lets time pass, with a beacon now and then, before what came out.
+func (w *world) work(i int, round uint64, out member.Event) {
+	n := w.nodes[i]
+	for at := member.BeaconInterval; at < n.Step; at += member.BeaconInterval {
+		w.later(i, at, func() error {
+			beacon := member.Received{Author: n.id, Number: uint64(w.now), Body: task.Beacon{Task: w.id, Round: round}}
+			for j := range w.nodes {
+				if j != i {
+					w.transmit(i, j, func() error { return w.step(j, beacon) })
+				}
+			}
+			return nil
+		})
+	}
+	w.later(i, n.Step, func() error { return w.step(i, out) })
+}
+
+// publish makes a record durable, gives it to its author's machine, and sends
+// it to all others.
+func (w *world) publish(i int, r member.Received) error {
+	n := w.nodes[i]
+	r.Author = n.id
+	r = named(r)
+	w.keep(n, r)
+	lie, lies := w.lie(n, r)
+	for j := range w.nodes {
+		switch {
+		case j == i:
+		case lies && j%2 == 0:
+			w.send(i, j, lie)
+		default:
+			w.send(i, j, r)
 		}
 	}
-	return record.CIDOf(b)
+	return w.step(i, r)
+}
+
+// lie is what a liar tells every second node in the place of r.
+func (w *world) lie(n *node, r member.Received) (member.Received, bool) {
+	b, ok := r.Body.(member.Ballot)
+	if !ok || !n.lies {
+		return r, false
+	}
+	if b.Vote.Phase == agree.Proposal {
+		b.Vote.Content = []byte("a lie")
+		b.Vote.Value = record.CIDOf(b.Vote.Content)
+		b.Vote.Valid, b.Vote.Proof = 0, nil
+	} else if b.Vote.Value.Defined() {
+		b.Vote.Value = record.CID{}
+	} else {
+		b.Vote.Value = record.CIDOf([]byte("a lie"))
+	}
+	r.Body = b
+	return named(r), true
+}
+
+// named gives a record a CID that stands for all that tells it from another.
+func named(r member.Received) member.Received {
+	s := slotOf(r)
+	b := append([]byte(s.kind+"/"+record.Kind(s.topic)), r.Author[:]...)
+	b = binary.BigEndian.AppendUint64(b, r.Number)
+	switch body := r.Body.(type) {
+	case task.Update:
+		for _, x := range body.Params {
+			b = binary.BigEndian.AppendUint64(b, math.Float64bits(x))
+		}
+	case member.Ballot:
+		b = append(append(b, body.Vote.Value.Bytes()...), byte(body.Vote.Valid))
+	case member.Certificate:
+		b = append(b, body.Content...)
+	}
+	r.CID = record.CIDOf(b)
+	if body, ok := r.Body.(member.Ballot); ok {
+		body.Vote.CID, body.Vote.Author = r.CID, r.Author
+		r.Body = body
+	}
+	return r
+}
+
+// make stores what a set of updates comes to.
+func (w *world) make(i int, e member.Make) error {
+	n := w.nodes[i]
+	b, err := e.Model.Marshal()
+	if err != nil {
+		return err
+	}
+	inputs := sha256.New()
+	var updates []member.Received
+	for _, p := range e.Model.Parts {
+		for _, r := range n.held[slot{kind: record.KindUpdate, author: p.Node}] {
+			if r.CID == p.Update {
+				updates = append(updates, r)
+			}
+		}
+		inputs.Write(p.Enrolment.Bytes())
+		inputs.Write(p.Update.Bytes())
+	}
+	made := member.Made{Set: e.Set}
+	made.Inputs = record.CIDOf(inputs.Sum(nil))
+	if len(updates) == len(e.Model.Parts) {
+		w.inputs[made.Inputs] = updates
+	}
+	if w.inputs[made.Inputs] != nil {
+		made.Model = record.CIDOf(b)
+	}
+	w.later(i, 0, func() error { return w.step(i, made) })
+	return nil
+}
+
+// fetch brings the inputs of a model from whoever has them.
+func (w *world) fetch(i int, inputs record.CID) {
+	w.later(i, 2*w.cfg.LatencyMax, func() error {
+		if updates := w.inputs[inputs]; updates != nil {
+			return w.step(i, member.Fetched{Updates: updates})
+		}
+		w.fetch(i, inputs)
+		return nil
+	})
 }
 
 // keep makes a record durable as a store does: of a slot the newest that its
-// kind keeps. It tells whether the record was new.
-func (n *node) keep(r member.Received) bool {
-	kind := kindOf(r.Body)
-	same := func(h member.Received) bool { return h.Author == r.Author && kindOf(h.Body) == kind }
-	oldest, count := -1, 0
-	for i, h := range n.held {
-		if !same(h) {
-			continue
-		}
-		if h.Number == r.Number {
-			return false
-		}
-		count++
-		if oldest < 0 || h.Number < n.held[oldest].Number {
-			oldest = i
-		}
+// kind keeps, and a proof where there are two for one number. It tells whether
+// the record was taken.
+func (w *world) keep(n *node, r member.Received) bool {
+	s := slotOf(r)
+	held, known := n.held[s]
+	at := 0
+	for at < len(held) && held[at].Number > r.Number {
+		at++
 	}
-	if count < kind.Keep() {
-		n.held = append(n.held, r)
-		return true
-	}
-	if r.Number < n.held[oldest].Number {
+	if at < len(held) && held[at].Number == r.Number {
+		if held[at].CID != r.CID {
+			w.proofs[r.Author] = true
+		}
 		return false
 	}
-	n.held[oldest] = r
+	if at == s.kind.Keep() {
+		return false
+	}
+	if !known {
+		n.slots = append(n.slots, s)
+	}
+	held = slices.Insert(held, at, r)
+	n.held[s] = held[:min(len(held), s.kind.Keep())]
 	return true
 }
 
-func kindOf(body any) record.Kind {
-	switch body.(type) {
+func slotOf(r member.Received) slot {
+	s := slot{author: r.Author}
+	switch body := r.Body.(type) {
 	case task.Enrolment:
-		return record.KindEnrolment
+		s.kind = record.KindEnrolment
 	case task.Update:
-		return record.KindUpdate
+		s.kind = record.KindUpdate
+	case task.Evaluation:
+		s.kind = record.KindEvaluation
+	case task.Leave:
+		s.kind = record.KindLeave
+	case member.Certificate:
+		s.kind, s.topic = record.KindSeal, body.Topic
+	case member.Ballot:
+		s.kind, s.topic = voteKinds[body.Vote.Phase], body.Topic
 	}
-	return record.KindEvaluation
+	return s
+}
+
+var voteKinds = map[agree.Phase]record.Kind{
+	agree.Proposal: record.KindProposal, agree.Prevote: record.KindPrevote, agree.Precommit: record.KindPrecommit,
+}
+
+// all returns the durable records, in a fixed order.
+func (n *node) all() []member.Received {
+	var all []member.Received
+	for _, s := range n.slots {
+		all = append(all, n.held[s]...)
+	}
+	return all
 }
 
 // send puts a record on the virtual wire.
 func (w *world) send(from, to int, r member.Received) {
 	w.transmit(from, to, func() error {
-		if w.nodes[to].keep(r) {
+		if w.keep(w.nodes[to], r) {
 			return w.step(to, r)
 		}
 		return nil
@@ -387,12 +581,12 @@ func (w *world) pull(i int) error {
 	if j >= i {
 		j++
 	}
-	has := make(map[record.CID]bool, len(w.nodes[i].held))
-	for _, r := range w.nodes[i].held {
+	has := map[record.CID]bool{}
+	for _, r := range w.nodes[i].all() {
 		has[r.CID] = true
 	}
 	w.transmit(i, j, func() error {
-		for _, r := range w.nodes[j].held {
+		for _, r := range w.nodes[j].all() {
 			if !has[r.CID] {
 				w.send(j, i, r)
 			}
@@ -410,22 +604,36 @@ func (w *world) scheduleRestart(i int) {
 	}
 	wait := time.Duration(w.rng.ExpFloat64() / w.cfg.Faults.Restarts * float64(time.Hour))
 	w.after(wait, func() error {
-		n := w.nodes[i]
-		n.up = false
-		n.life++
-		w.after(w.cfg.Faults.Down, func() error {
-			n.up = true
-			n.member = member.New(n.id, w.id, w.cfg.Task)
-			n.member.Restore(w.now, n.held)
-			w.scheduleRestart(i)
-			if err := w.step(i, member.Tick{}); err != nil {
-				return err
-			}
-			// An operator's yes that a crash swallowed is said again.
-			return w.step(i, member.Enrol{Enrolment: n.site.Enrolment(record.CIDOf(n.id[:]), n.Nation, n.Name)})
-		})
-		return nil
+		return w.crash(i, w.cfg.Faults.Down, func() { w.scheduleRestart(i) })
 	})
+}
+
+// crash takes a node down; it comes back after a while with what it had made
+// durable, or never where that is 0.
+func (w *world) crash(i int, down time.Duration, back func()) error {
+	n := w.nodes[i]
+	if !n.up {
+		back()
+		return nil
+	}
+	n.up = false
+	n.life++
+	if down == 0 {
+		n.gone = true
+		if !n.done && !n.lies {
+			w.undone--
+		}
+		return nil
+	}
+	w.after(down, func() error {
+		n.up = true
+		n.wake = 0
+		n.member = member.New(n.id, w.id, w.cfg.Task)
+		n.member.Restore(w.now, n.all())
+		back()
+		return w.step(i, member.Tick{})
+	})
+	return nil
 }
 
 func (w *world) result() (Result, error) {
@@ -441,7 +649,12 @@ func (w *world) result() (Result, error) {
 			if err != nil {
 				return Result{}, err
 			}
-			res.Model, res.Results = model, results
+			res.Model, res.Results, res.Content = model, results, n.member.Content()
+		}
+	}
+	for _, id := range w.cfg.Task.Nodes {
+		if w.proofs[id] {
+			res.Proofs = append(res.Proofs, id)
 		}
 	}
 	h.Write(binary.BigEndian.AppendUint64(nil, w.messages))

@@ -129,8 +129,8 @@ func run(t *testing.T, cfg Config) Result {
 		t.Fatalf("the run did not come to its end in %v of virtual time, %d messages", r.Virtual, r.Messages)
 	}
 	for i, m := range r.Models {
-		if m != r.Models[0] {
-			t.Fatalf("node %d sealed %s, node 0 %s", i, m, r.Models[0])
+		if m.Defined() && m != r.Content.Model {
+			t.Fatalf("node %d sealed %s, not %s", i, m, r.Content.Model)
 		}
 	}
 	return r
@@ -221,48 +221,126 @@ func TestFaultsNeverSplitOrStopARun(t *testing.T) {
 	}
 }
 
+// trained is how long after its start a run had its last update.
+func trained(t *testing.T, cfg Config) (Result, time.Duration) {
+	t.Helper()
+	var last time.Duration
+	cfg.Watch = func(now time.Duration, _ int, _ task.Update, _ uint64) { last = now }
+	return run(t, cfg), last
+}
+
 func TestADeadNodeCostsOneWait(t *testing.T) {
-	// Node 3 goes silent for good in the middle: the others go on to the last
-	// round and wait there for it, which is where the run stands at its limit.
-	highest := make([]uint64, 4)
-	r, err := Run(t.Context(), Config{
-		Nodes: hospitals(4), Task: hospitalTask(50, 2), Seed: 9, Limit: 2 * time.Hour,
-		Faults: Faults{Apart: func(now time.Duration, from, to int) bool {
-			return now > 3*time.Second && (from == 3 || to == 3)
-		}},
-		Watch: func(_ time.Duration, node int, _ task.Update, round uint64) { highest[node] = round },
-	})
-	if err != nil {
-		t.Fatal(err)
+	cfg := Config{Nodes: hospitals(4), Task: hospitalTask(50, 2), Seed: 9}
+	_, whole := trained(t, cfg)
+	cfg.Faults.Outages = []Outage{{Node: 3, At: 3 * time.Second}}
+	r, without := trained(t, cfg)
+	// A round takes .15 s here, so that the wait learnt for it is the least one.
+	if extra := without - whole; extra > 3500*time.Millisecond {
+		t.Errorf("the dead node cost %v", extra)
 	}
-	if r.Done {
-		t.Fatal("the run sealed without one of the named nodes")
-	}
-	for i, round := range highest[:3] {
-		if round != 50 {
-			t.Errorf("node %d stopped at round %d", i, round)
-		}
-	}
-	if highest[3] == 0 || r.Model != nil {
-		t.Errorf("the dead node had reached round %d, and a model exists: %v", highest[3], r.Model != nil)
+	if len(r.Content.Out) != 1 || r.Content.Out[0].Node != r.Nodes[3] || r.Content.Out[0].Why != task.Silent || r.Content.Out[0].Round == 0 {
+		t.Errorf("left out: %+v", r.Content.Out)
 	}
 }
 
-func TestALaggardJumpsToTheHighestRound(t *testing.T) {
+func TestASlowNodeIsWaitedFor(t *testing.T) {
 	nodes := hospitals(4)
 	nodes[3].Step = 2 * time.Minute
+	published := make([]int, 4)
+	r := run(t, Config{
+		Nodes: nodes, Task: hospitalTask(10, 2), Seed: 9,
+		Watch: func(_ time.Duration, node int, _ task.Update, _ uint64) { published[node]++ },
+	})
+	if published[0] != 10 || published[3] != 10 || len(r.Content.Out) != 0 {
+		t.Errorf("the fast node published %d updates, the slow one %d; left out: %v", published[0], published[3], r.Content.Out)
+	}
+}
+
+func TestANodeThatComesBackJumpsToTheOthers(t *testing.T) {
 	published, highest := make([]int, 4), make([]uint64, 4)
-	run(t, Config{
-		Nodes: nodes, Task: hospitalTask(50, 2), Seed: 9,
+	r := run(t, Config{
+		Nodes: hospitals(4), Task: hospitalTask(300, 2), Seed: 9,
+		Faults: Faults{Outages: []Outage{{Node: 3, At: 3 * time.Second, For: 20 * time.Second}}},
 		Watch: func(_ time.Duration, node int, _ task.Update, round uint64) {
 			published[node]++
 			highest[node] = round
 		},
 	})
-	if published[0] != 50 || published[3] > 48 || highest[3] != 50 {
-		t.Errorf("the fast node published %d updates, the slow one %d, the last for round %d; it should leave rounds out and still end at 50",
+	if published[0] != 300 || published[3] > 290 || highest[3] != 300 || len(r.Content.Out) != 0 {
+		t.Errorf("the others published %d updates, the one that was down %d, the last for round %d; it should leave rounds out and still end at 300",
 			published[0], published[3], highest[3])
 	}
+}
+
+func TestALateNodeContributes(t *testing.T) {
+	nodes := hospitals(4)
+	nodes[1].Enrols = 20 * time.Second
+	r := run(t, Config{Nodes: nodes, Task: hospitalTask(200, 2), Seed: 10})
+	for _, c := range r.Results.Contributions {
+		if late := c.PeerID == r.Nodes[1]; c.Late != late || !c.InFinal || c.Round != 200 {
+			t.Errorf("contribution %+v", c)
+		}
+	}
+	if len(r.Results.Nodes) != 4 {
+		t.Errorf("%d nodes evaluated", len(r.Results.Nodes))
+	}
+}
+
+func TestANamedNodeThatNeverEnrolsIsNamed(t *testing.T) {
+	nodes := hospitals(4)
+	nodes[2].Enrols = 1000 * time.Hour
+	r, err := Run(t.Context(), Config{Nodes: nodes, Task: hospitalTask(20, 2), Seed: 10, Limit: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Content.Parts) != 3 || len(r.Content.Out) != 1 || r.Content.Out[0].Why != task.Absent {
+		t.Errorf("parts %d, left out %+v", len(r.Content.Parts), r.Content.Out)
+	}
+	// It follows and recomputes the model all the same.
+	for i, m := range r.Models {
+		if m != r.Models[0] || !m.Defined() {
+			t.Errorf("node %d has the model %s", i, m)
+		}
+	}
+}
+
+func TestPartitions(t *testing.T) {
+	const cut, heal = 3 * time.Second, 2 * time.Minute
+	eight := func() []Node { return append(hospitals(20), hospitals(21)...) }
+	sides := func(n int) Faults {
+		return Faults{Apart: func(now time.Duration, a, b int) bool { return now > cut && now < heal && (a < n) != (b < n) }}
+	}
+	t.Run("halves", func(t *testing.T) {
+		highest := make([]uint64, 8)
+		r := run(t, Config{Nodes: eight(), Task: hospitalTask(100, 2), Seed: 1, Faults: sides(4),
+			Watch: func(now time.Duration, node int, _ task.Update, round uint64) {
+				if now < heal {
+					highest[node] = round
+				}
+			}})
+		if r.Virtual < heal {
+			t.Errorf("half of the nodes sealed after %v", r.Virtual)
+		}
+		for i, round := range highest {
+			if round != 100 {
+				t.Errorf("node %d had come to round %d when the cut healed; both sides should train", i, round)
+			}
+		}
+		if len(r.Content.Parts) != 8 {
+			t.Errorf("%d parts after the cut was healed", len(r.Content.Parts))
+		}
+	})
+	t.Run("six and two", func(t *testing.T) {
+		r := run(t, Config{Nodes: eight(), Task: hospitalTask(100, 2), Seed: 2, Faults: sides(6)})
+		for _, o := range r.Content.Out {
+			if o.Why != task.Silent {
+				t.Errorf("left out: %+v", o)
+			}
+		}
+		if len(r.Content.Parts) != 6 || len(r.Content.Out) != 2 {
+			t.Errorf("%d parts, %d left out; the six are a quorum", len(r.Content.Parts), len(r.Content.Out))
+		}
+	})
 }
 
 func TestTheSameSeedIsTheSameRun(t *testing.T) {

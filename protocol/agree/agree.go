@@ -77,10 +77,6 @@ const (
 	maxDoublings = 8
 )
 
-// maxBallots is how far ahead of the own ballot a vote is held, so that no
-// member can fill the memory of the others.
-const maxBallots = 1 << 10
-
 // Machine is one node's part in one decision.
 type Machine struct {
 	self    record.NodeID
@@ -192,6 +188,9 @@ func (m *Machine) Adopt(value record.CID, content []byte) {
 // Ballot is the ballot that this node is in, and whether it takes part yet.
 func (m *Machine) Ballot() (ballot uint64, started bool) { return m.ballot, m.started }
 
+// Quorum is how many members decide.
+func (m *Machine) Quorum() int { return Quorum(len(m.members)) }
+
 // Missing returns, in peer-ID order, the members that have not spoken in the
 // own ballot; without a quorum of them nothing can be decided.
 func (m *Machine) Missing() []record.NodeID {
@@ -224,7 +223,7 @@ func (m *Machine) at(ballot uint64) *tally {
 // Take holds a vote whose signature and proof were checked, the own ones once
 // they are durable.
 func (m *Machine) Take(v Vote) {
-	if !m.isMember(v.Author) || v.Ballot > m.ballot+maxBallots || v.Phase > Precommit {
+	if !m.isMember(v.Author) || v.Ballot >= record.MaxBallots || v.Phase > Precommit {
 		return
 	}
 	t := m.at(v.Ballot)
@@ -320,6 +319,9 @@ func (m *Machine) Advance(now time.Duration, app Application) (publish []Vote, w
 		}
 	}
 	if len(t.precommit) >= quorum && m.expired(now, Precommit) {
+		if m.ballot+1 == record.MaxBallots {
+			return publish, 0
+		}
 		m.enter(m.ballot+1, Proposal)
 		more, wake := m.Advance(now, app)
 		return append(publish, more...), wake

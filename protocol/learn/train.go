@@ -19,6 +19,8 @@ type Training struct {
 	L2    float64  // penalty: L2/2 times the squared norm of the weights, without the biases
 	Batch int      // rows a step; 0 means all
 	Seed  [32]byte // keys the shuffling of the rows where Batch is less than all
+	// Progress, if set, is called after each step. Its error ends the training.
+	Progress func() error
 }
 
 func (t Training) check() error {
@@ -97,6 +99,11 @@ func (s Spec) Train(params []float64, data dataset.Samples, t Training) ([]float
 		s.gradient(params, data, batch, t.L2, grad, out)
 		if !descend(params, grad, t.Rate) {
 			return nil, fmt.Errorf("train: a parameter is not finite after step %d of %d: lower the learning rate (%g)", step+1, t.Steps, t.Rate)
+		}
+		if t.Progress != nil {
+			if err := t.Progress(); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return params, nil

@@ -9,9 +9,10 @@
 package member
 
 import (
-	"fmt"
+	"slices"
 	"time"
 
+	"village/protocol/agree"
 	"village/protocol/record"
 	"village/protocol/task"
 )
@@ -21,7 +22,8 @@ type Event interface{ event() }
 
 // Received is a record of the task, checked against it; the node's own ones come
 // this way too, once they are durable. Body is a task.Enrolment, task.Update
-// (Params set) or task.Evaluation.
+// (Params set), task.Evaluation, task.Leave, task.Beacon, [Ballot] or
+// [Certificate].
 type Received struct {
 	CID    record.CID
 	Author record.NodeID
@@ -29,8 +31,23 @@ type Received struct {
 	Body   any
 }
 
+// Ballot is the body of a vote's record.
+type Ballot struct {
+	Topic task.Topic
+	Vote  agree.Vote
+}
+
+// Certificate is the body of a seal's record, whose certificate was checked.
+type Certificate struct {
+	Topic   task.Topic
+	Content []byte
+}
+
 // Enrol is the operator's yes, with the statistics of the rows.
 type Enrol struct{ Enrolment task.Enrolment }
+
+// Leave is the operator's end to the node's part.
+type Leave struct{}
 
 // Trained is the end of a [Train].
 type Trained struct {
@@ -38,8 +55,15 @@ type Trained struct {
 	Params []float64
 }
 
-// Sealed is the end of a [Seal]: the CID of the stored model.
-type Sealed struct{ Model record.CID }
+// Made is the end of a [Make]: the CIDs of the stored model and of its inputs.
+// Both are undefined where the store lacked a record, which will then come anew.
+type Made struct {
+	Set           record.CID
+	Model, Inputs record.CID
+}
+
+// Fetched is the end of a [Fetch]: the updates of the inputs, checked.
+type Fetched struct{ Updates []Received }
 
 // Evaluated is the end of an [Evaluate].
 type Evaluated struct{ Evaluation task.Evaluation }
@@ -49,8 +73,10 @@ type Tick struct{}
 
 func (Received) event()  {}
 func (Enrol) event()     {}
+func (Leave) event()     {}
 func (Trained) event()   {}
-func (Sealed) event()    {}
+func (Made) event()      {}
+func (Fetched) event()   {}
 func (Evaluated) event() {}
 func (Tick) event()      {}
 
@@ -59,36 +85,62 @@ type Effect interface{ effect() }
 
 // Publish asks to sign the record, make it durable, give it back as [Received],
 // and only then send it. Body is a task.Enrolment, task.Update (Params set,
-// Vector not) or task.Evaluation.
+// Vector not), task.Evaluation or task.Leave.
 type Publish struct {
 	Kind   record.Kind
 	Number uint64
 	Body   any
 }
 
+// Cast asks to publish a vote in the same way, as a [Ballot].
+type Cast Ballot
+
+// Certify asks to publish a seal in the same way, as a [Certificate]: the content,
+// with the precommits that prove that it was decided on.
+type Certify struct {
+	Topic      task.Topic
+	Content    []byte
+	Precommits []record.CID
+}
+
 // Train asks for the local steps of a round from the mix, and for [Trained].
+// While it lasts, the driver sends beacons.
 type Train struct {
 	Round  uint64
 	From   []float64
 	Roster task.Roster
 }
 
-// Seal asks to store the model that the final set makes, and for [Sealed].
-type Seal struct{ Model task.Model }
+// Make asks to store a model and its inputs as artifacts, and for [Made].
+type Make struct {
+	Set   record.CID
+	Model task.Model
+	// Roster and Enrolments name the records of the inputs beside the updates
+	// of Model.Parts.
+	Roster     []record.CID
+	Enrolments []record.CID
+}
+
+// Fetch asks for the inputs of the decided model, from any node that has them,
+// and for [Fetched].
+type Fetch struct{ Inputs record.CID }
 
 // Evaluate asks to count the model and the node's own one on the node's test
-// rows, and for [Evaluated].
+// rows, and for [Evaluated]. While it lasts, the driver sends beacons.
 type Evaluate struct {
 	CID   record.CID
 	Model task.Model
 }
 
-// Wake asks for a [Tick] at this time at the latest.
+// Wake asks for a [Tick] at this time at the latest. A newer one replaces it.
 type Wake struct{ At time.Duration }
 
 func (Publish) effect()  {}
+func (Cast) effect()     {}
+func (Certify) effect()  {}
 func (Train) effect()    {}
-func (Seal) effect()     {}
+func (Make) effect()     {}
+func (Fetch) effect()    {}
 func (Evaluate) effect() {}
 func (Wake) effect()     {}
 
@@ -97,9 +149,9 @@ type Stage string
 
 // The stages, in order.
 const (
-	Enrolling  Stage = "enrolling"  // not every named node has enrolled
+	Enrolling  Stage = "enrolling"  // the roster is not decided on
 	Training   Stage = "training"   // rounds are run
-	Sealing    Stage = "sealing"    // the own last round is done, updates of others are missing
+	Sealing    Stage = "sealing"    // the last round is done, the final set is not decided on
 	Evaluating Stage = "evaluating" // the model stands, evaluations are missing
 	Done       Stage = "done"
 )
@@ -111,25 +163,60 @@ type Member struct {
 	id   record.CID
 	task task.Task
 
-	enrolments  map[record.NodeID]task.Enrolled
-	early       []Received // updates that overtook the enrolments, two of an author
-	roster      task.Roster
-	seats       []seat // of the roster's members, in its order; nil before there is one
-	own         int    // the seat of self, or -1
-	training    training
-	final       *task.Model
-	model       record.CID // of final, once it is stored
-	evaluating  bool       // an Evaluate was asked for
-	evaluations map[record.NodeID]task.Evaluation
+	seats []seat // of the task's nodes, in their order
+	own   int    // the seat of self, or -1
+
+	rosterVote decision
+	enrolling  struct{ first, last time.Duration } // when enrolments came
+	roster     task.Roster                         // its CID is defined once it is open
+
+	training  training
+	finalVote decision
+	made      map[record.CID]Made   // what sets of updates come to, by set; undefined CIDs while asked for
+	fetched   map[record.CID]update // of the decided model's inputs
+	fetching  bool
+	content   task.FinalContent // its Model is defined once it is decided on
+	set       record.CID        // of content
+	final     *task.Model       // recomputed from it
+	sealedAt  time.Duration
+	working   bool // an Evaluate was asked for
+
+	now   time.Duration // of this Step
+	queue []Effect      // of this Step
+	wake  time.Duration // the earliest that this Step wants, 0 for never
 }
+
+// seat is what is held of a named node.
+type seat struct {
+	id         record.NodeID
+	enrolled   *task.Enrolled
+	left       bool
+	early      []Received // updates that came before the roster or the enrolment
+	updates    []update   // at most two, newest first
+	evaluation *task.Evaluation
+	pace       pace
+}
+
+// takesPart tells whether the node's updates count.
+func (s *seat) takesPart() bool { return s.enrolled != nil && !s.left }
 
 // New returns the part of node self in a task that was checked.
 func New(self record.NodeID, id record.CID, t task.Task) *Member {
-	return &Member{
+	m := &Member{
 		self: self, id: id, task: t, own: -1,
-		enrolments:  map[record.NodeID]task.Enrolled{},
-		evaluations: map[record.NodeID]task.Evaluation{},
+		seats: make([]seat, len(t.Nodes)),
+		made:  map[record.CID]Made{}, fetched: map[record.CID]update{},
 	}
+	for i, node := range t.Nodes {
+		m.seats[i].id = node
+		if node == self {
+			m.own = i
+		}
+	}
+	ballots := task.BallotSeed(id)
+	m.rosterVote = decision{topic: task.TopicRoster, machine: agree.New(self, t.Nodes, ballots)}
+	m.finalVote = decision{topic: task.TopicFinal, machine: agree.New(self, t.Nodes, ballots)}
+	return m
 }
 
 // Restore takes in the records that a store held, before the first Step, without
@@ -147,17 +234,25 @@ func (m *Member) Step(now time.Duration, event Event) []Effect {
 	case Received:
 		m.take(now, e)
 	case Enrol:
-		if _, enrolled := m.enrolments[m.self]; !enrolled && m.task.Named(m.self) {
+		if m.own >= 0 && m.seats[m.own].enrolled == nil && !m.sealed() {
 			return []Effect{Publish{Kind: record.KindEnrolment, Body: e.Enrolment}}
 		}
+	case Leave:
+		if m.own >= 0 && !m.seats[m.own].left {
+			return []Effect{Publish{Kind: record.KindLeave, Body: task.Leave{Task: m.id}}}
+		}
 	case Trained:
-		if m.own >= 0 && m.final == nil && e.Round > m.Round() {
+		if m.training.busy && !m.sealed() && e.Round > m.Round() {
 			return []Effect{m.update(e)}
 		}
-	case Sealed:
-		m.model = e.Model
+	case Made:
+		m.store(e)
+	case Fetched:
+		for _, r := range e.Updates {
+			m.fetched[r.CID] = updateOf(r, r.Body.(task.Update))
+		}
 	case Evaluated:
-		if _, published := m.evaluations[m.self]; !published {
+		if m.seats[m.own].evaluation == nil {
 			return []Effect{Publish{Kind: record.KindEvaluation, Body: e.Evaluation}}
 		}
 	}
@@ -167,86 +262,113 @@ func (m *Member) Step(now time.Duration, event Event) []Effect {
 // take holds a record. Of each author the enrolment and the evaluation that
 // came first count, and the two newest updates.
 func (m *Member) take(now time.Duration, r Received) {
-	switch body := r.Body.(type) {
-	case task.Enrolment:
-		if _, held := m.enrolments[r.Author]; !held && m.task.Named(r.Author) {
-			m.enrolments[r.Author] = task.Enrolled{CID: r.CID, Author: r.Author, Enrolment: body}
-			m.openRoster(now)
-		}
-	case task.Update:
-		if m.seats != nil {
-			m.takeUpdate(now, r, body)
-		} else if m.task.Named(r.Author) {
-			m.takeEarly(r)
-		}
-	case task.Evaluation:
-		if _, held := m.evaluations[r.Author]; !held {
-			m.evaluations[r.Author] = body
-		}
-	}
-}
-
-// takeEarly holds an update, if it is among its author's two newest, until the
-// roster tells what it is worth.
-func (m *Member) takeEarly(r Received) {
-	oldest, count := -1, 0
-	for i, e := range m.early {
-		if e.Author != r.Author {
-			continue
-		}
-		if e.Number == r.Number {
-			return
-		}
-		if count++; oldest < 0 || e.Number < m.early[oldest].Number {
-			oldest = i
-		}
-	}
-	if count < 2 {
-		m.early = append(m.early, r)
-	} else if r.Number > m.early[oldest].Number {
-		m.early[oldest] = r
-	}
-}
-
-// openRoster fixes the roster once every named node has enrolled.
-func (m *Member) openRoster(now time.Duration) {
-	if m.seats != nil || len(m.enrolments) < len(m.task.Nodes) {
+	if body, ok := r.Body.(Certificate); ok {
+		d := m.decisionOn(body.Topic)
+		d.machine.Adopt(record.CIDOf(body.Content), body.Content)
+		d.certified = true
 		return
 	}
-	enrolled := make([]task.Enrolled, 0, len(m.task.Nodes))
-	for _, id := range m.task.Nodes {
-		enrolled = append(enrolled, m.enrolments[id])
+	i := m.seatOf(r.Author)
+	if i < 0 {
+		return
 	}
-	roster, err := task.RosterOf(enrolled)
-	if err != nil {
-		// Every enrolment was checked against the task, so that they merge.
-		panic(fmt.Sprintf("member: checked enrolments do not make a roster: %v", err))
-	}
-	m.roster, m.seats, m.own = roster, make([]seat, len(enrolled)), roster.Index(m.self)
-	for i := range m.seats {
-		m.seats[i].pace.start(now)
-	}
-	early := m.early
-	m.early = nil
-	for _, r := range early {
-		m.take(now, r)
+	s := &m.seats[i]
+	switch body := r.Body.(type) {
+	case task.Enrolment:
+		if s.enrolled == nil {
+			s.enrolled = &task.Enrolled{CID: r.CID, Author: r.Author, Enrolment: body}
+			s.pace.start(now)
+			if m.enrolling.first == 0 {
+				m.enrolling.first = now
+			}
+			m.enrolling.last = now
+			m.takeEarly(now, i)
+		}
+	case task.Update:
+		if s.enrolled == nil || !m.roster.CID.Defined() {
+			s.early = hold(s.early, r)
+		} else {
+			m.takeUpdate(now, i, r, body)
+		}
+	case task.Evaluation:
+		if s.evaluation == nil {
+			s.evaluation = &body
+		}
+	case task.Leave:
+		s.left = true
+	case task.Beacon:
+		s.pace.heard(now)
+	case Ballot:
+		m.decisionOn(body.Topic).machine.Take(body.Vote)
 	}
 }
+
+// hold keeps the two newest of an author's updates.
+func hold(early []Received, r Received) []Received {
+	at := 0
+	for at < len(early) && early[at].Number > r.Number {
+		at++
+	}
+	if at < len(early) && early[at].Number == r.Number {
+		return early
+	}
+	early = slices.Insert(early, at, r)
+	return early[:min(len(early), 2)]
+}
+
+// takeEarly takes the updates that waited for the enrolment or the roster.
+func (m *Member) takeEarly(now time.Duration, i int) {
+	s := &m.seats[i]
+	if s.enrolled == nil || !m.roster.CID.Defined() {
+		return
+	}
+	early := s.early
+	s.early = nil
+	for _, r := range early {
+		m.takeUpdate(now, i, r, r.Body.(task.Update))
+	}
+}
+
+func (m *Member) seatOf(id record.NodeID) int {
+	i, found := slices.BinarySearchFunc(m.task.Nodes, id, record.NodeID.Compare)
+	if !found {
+		return -1
+	}
+	return i
+}
+
+// sealed tells whether the final set is decided on.
+func (m *Member) sealed() bool { return m.content.Model.Defined() }
 
 // advance does what the state now allows.
 func (m *Member) advance(now time.Duration) []Effect {
-	switch {
-	case m.seats == nil:
-		return nil
-	case m.final == nil:
-		if m.final = m.finalSet(); m.final != nil {
-			return []Effect{Seal{Model: *m.final}}
+	m.now, m.wake, m.queue = now, 0, nil
+	if !m.open(now) {
+		m.decide(now, &m.rosterVote, m.rosterApplication(now))
+	}
+	if m.open(now) && !m.sealed() {
+		// Training goes on until a final set is decided on.
+		m.train(now)
+		if !m.training.busy {
+			m.decide(now, &m.finalVote, m.finalApplication(now))
+			m.open(now)
 		}
-		return m.train(now)
 	}
-	if _, evaluated := m.evaluations[m.self]; !m.model.Defined() || m.own < 0 || evaluated || m.evaluating {
-		return nil
+	if m.sealed() {
+		m.finish(now)
 	}
-	m.evaluating = true
-	return []Effect{Evaluate{CID: m.model, Model: *m.final}}
+	if m.wake > 0 {
+		m.queue = append(m.queue, Wake{At: m.wake})
+	}
+	return m.queue
+}
+
+// do asks the driver for something.
+func (m *Member) do(e Effect) { m.queue = append(m.queue, e) }
+
+// wakeAt asks the driver for a Tick.
+func (m *Member) wakeAt(at time.Duration) {
+	if m.wake == 0 || at < m.wake {
+		m.wake = at
+	}
 }

@@ -1,45 +1,70 @@
 package member
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
-// How long a member may be quiet before the others go on without it. Nothing
-// is set by hand: what a member has needed before is what it gets, times four.
+// How long a member may give no sign, neither an update nor a beacon, before
+// the others go on without it. Nothing is set by hand: as long as they have had
+// to wait for a sign of it before, they wait again, times four.
 const (
-	firstPatience = 30 * time.Second // before it has ever been heard
-	leastPatience = 5 * time.Second  // longer than a pull takes to heal a loss
+	firstPatience = 10 * time.Second // before it has ever been heard
+	leastPatience = 3 * time.Second  // longer than a pull takes to heal a loss
 	slack         = 4
 	maxDoubt      = 6
 )
 
-// pace learns how long a member takes for a round.
+// BeaconInterval is how often a node that is at work says so.
+const BeaconInterval = 500 * time.Millisecond
+
+// pace learns how long a member makes the others wait.
 type pace struct {
 	last  time.Duration // when it was last heard
-	takes time.Duration // the longest recent round, 0 when none was seen
+	since time.Duration // from when on it has been waited for, 0 while it is not
+	takes time.Duration // the longest recent wait for a sign, 0 when none was seen
 	doubt int           // how often of late it was held silent and was not
 }
 
 // start begins to listen.
-func (p *pace) start(now time.Duration) { p.last = now }
+func (p *pace) start(now time.Duration) { p.last, p.since = now, 0 }
 
-// heard notes a new update; since is from when on it was waited for.
-func (p *pace) heard(now, since time.Duration) {
-	if now >= p.silentAt(since) {
-		// It was only slow, or was cut off. The pause says nothing about how
-		// long its rounds take, but more patience is due.
-		p.doubt = min(p.doubt+1, maxDoubt)
-	} else {
-		p.takes = max(now-p.last, p.takes*7/8)
-		p.doubt = max(p.doubt-1, 0)
+// await says that the member is waited for since a time, unless it was heard
+// later, and returns when it counts as silent. Silence lasts until it is heard,
+// so that a dead member costs one wait and not one in every round.
+func (p *pace) await(since time.Duration) (silentAt time.Duration) {
+	if p.since == 0 {
+		p.since = max(p.last, since, 1)
 	}
-	p.last = now
+	return p.silentAt()
 }
 
 // silentAt is the time from which on the member counts as silent if it is not
-// heard before, when it has been waited for since then.
-func (p *pace) silentAt(since time.Duration) time.Duration {
+// heard before: never, while nobody waits for it.
+func (p *pace) silentAt() time.Duration {
+	if p.since == 0 {
+		return math.MaxInt64
+	}
 	patience := firstPatience
 	if p.takes > 0 {
 		patience = max(leastPatience, slack*p.takes)
 	}
-	return max(p.last, since) + patience<<p.doubt
+	return p.since + patience<<p.doubt
+}
+
+// heard notes a sign.
+func (p *pace) heard(now time.Duration) {
+	wait := time.Duration(1)
+	if p.since > 0 {
+		wait = max(now-p.since, 1)
+	}
+	if now >= p.silentAt() {
+		// It was only slow, or was cut off. The pause says nothing about how
+		// often it gives signs, but more patience is due.
+		p.doubt = min(p.doubt+1, maxDoubt)
+	} else {
+		p.takes = max(wait, p.takes*7/8)
+		p.doubt = max(p.doubt-1, 0)
+	}
+	p.last, p.since = now, 0
 }

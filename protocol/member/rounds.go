@@ -1,7 +1,6 @@
 package member
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -11,17 +10,17 @@ import (
 	"village/protocol/task"
 )
 
-// seat is what is held of one roster member's updates, and how long it takes.
-type seat struct {
-	updates []update // at most two, newest first
-	pace    pace
+// update is a held update.
+type update struct {
+	cid      record.CID
+	round    uint64
+	previous uint64 // round of the author's update before
+	settled  bool
+	params   []float64
 }
 
-type update struct {
-	cid     record.CID
-	round   uint64
-	settled bool
-	params  []float64
+func updateOf(r Received, u task.Update) update {
+	return update{cid: r.CID, round: r.Number, previous: u.Previous, settled: u.Settled, params: u.Params}
 }
 
 // round is that of the newest update, 0 without one.
@@ -42,6 +41,20 @@ func (s *seat) at(round uint64) *update {
 	return nil
 }
 
+// owes tells whether the update of a round is not held, but exists or will.
+func (s *seat) owes(round uint64) bool {
+	owes := true
+	for i := range s.updates {
+		switch u := &s.updates[i]; {
+		case u.round == round:
+			return false
+		case u.round > round:
+			owes = u.previous >= round // else it has left the round out
+		}
+	}
+	return owes
+}
+
 // training is the node's own local work.
 type training struct {
 	busy    bool          // from Train until the update is back as a record
@@ -52,12 +65,11 @@ type training struct {
 
 // takeUpdate holds an update that was trained with this roster, if it is among
 // its author's two newest.
-func (m *Member) takeUpdate(now time.Duration, r Received, body task.Update) {
-	i := m.roster.Index(r.Author)
-	if i < 0 || body.Roster != m.roster.CID || body.Weight != m.roster.Weight(i) {
+func (m *Member) takeUpdate(now time.Duration, i int, r Received, body task.Update) {
+	s := &m.seats[i]
+	if body.Roster != m.roster.CID || body.Weight != s.enrolled.Moments.Count {
 		return
 	}
-	s := &m.seats[i]
 	at := 0
 	for at < len(s.updates) && s.updates[at].round > r.Number {
 		at++
@@ -65,10 +77,10 @@ func (m *Member) takeUpdate(now time.Duration, r Received, body task.Update) {
 	if at == 2 || at < len(s.updates) && s.updates[at].round == r.Number {
 		return
 	}
-	s.updates = slices.Insert(s.updates, at, update{cid: r.CID, round: r.Number, settled: body.Settled, params: body.Params})
+	s.updates = slices.Insert(s.updates, at, updateOf(r, body))
 	s.updates = s.updates[:min(len(s.updates), 2)]
 	if at == 0 {
-		s.pace.heard(now, m.training.since)
+		s.pace.heard(now)
 		if i == m.own {
 			m.training.busy = false
 			m.training.since = now
@@ -79,13 +91,13 @@ func (m *Member) takeUpdate(now time.Duration, r Received, body task.Update) {
 // train starts the next round once the update of the own round is held of
 // everyone who is not silent. A node that is two rounds or more behind jumps to
 // the highest.
-func (m *Member) train(now time.Duration) []Effect {
-	if m.own < 0 || m.training.busy {
-		return nil
+func (m *Member) train(now time.Duration) {
+	if m.own < 0 || !m.seats[m.own].takesPart() || m.training.busy {
+		return
 	}
 	round := m.Round()
-	if round == m.task.Rounds {
-		return nil
+	if _, last := m.finalSet(now); last || round == m.task.Rounds {
+		return
 	}
 	next, highest := round+1, round
 	for i := range m.seats {
@@ -94,32 +106,26 @@ func (m *Member) train(now time.Duration) []Effect {
 	if highest > next {
 		next = highest
 	} else if round > 0 {
-		// A node whose mix has settled may have run its last round. It does not
-		// pass over the silent then, so that no node ever passes the last round.
-		mayBeLast := m.seats[m.own].updates[0].settled && highest == round
-		wake := time.Duration(math.MaxInt64)
 		waits := false
 		for i := range m.seats {
 			s := &m.seats[i]
-			if s.at(round) != nil {
+			if !s.takesPart() || !s.owes(round) {
 				continue
 			}
-			if silent := s.pace.silentAt(m.training.since); mayBeLast || now < silent {
+			if silent := s.pace.await(m.training.since); now < silent {
 				waits = true
-				wake = min(wake, max(silent, now))
+				m.wakeAt(silent)
 			}
 		}
-		if waits && mayBeLast {
-			return nil
-		}
 		if waits {
-			return []Effect{Wake{At: wake}}
+			return
 		}
 	}
 	mix := m.mix(next - 1)
-	m.training.settled = m.training.mix != nil && round > 0 && distance(mix, m.training.mix) <= m.task.Tolerance && m.task.Tolerance > 0
-	m.training.mix, m.training.busy = mix, true
-	return []Effect{Train{Round: next, From: mix, Roster: m.roster}}
+	t := &m.training
+	t.settled = m.task.Tolerance > 0 && round > 0 && t.mix != nil && distance(mix, t.mix) <= m.task.Tolerance
+	t.mix, t.busy = mix, true
+	m.do(Train{Round: next, From: mix, Roster: m.roster})
 }
 
 // mix returns the weighted mean of every author's update of the round where it
@@ -135,66 +141,23 @@ func (m *Member) mix(round uint64) []float64 {
 		if u == nil && len(s.updates) > 0 {
 			u = &s.updates[0]
 		}
-		if u != nil {
-			m.add(sum, i, u)
+		if u == nil || s.left {
+			continue
+		}
+		if err := sum.Add(s.enrolled.Moments.Count, u.params); err != nil {
+			// Checked by task.UpdateOf, and the weight by task.EnrolmentOf.
+			panic("member: checked update cannot be added: " + err.Error())
 		}
 	}
 	return sum.Mean()
 }
 
-func (m *Member) add(sum *mixing.Sum, i int, u *update) {
-	if err := sum.Add(m.roster.Weight(i), u.params); err != nil {
-		// Checked by task.UpdateOf, and the weight by task.EnrolmentOf.
-		panic(fmt.Sprintf("member: checked update cannot be added: %v", err))
-	}
-}
-
 // update is the record of a finished round.
 func (m *Member) update(e Trained) Publish {
 	return Publish{Kind: record.KindUpdate, Number: e.Round, Body: task.Update{
-		Task: m.id, Roster: m.roster.CID, Weight: m.roster.Weight(m.own),
-		Settled: m.training.settled, Params: e.Params,
+		Task: m.id, Roster: m.roster.CID, Weight: m.seats[m.own].enrolled.Moments.Count,
+		Previous: m.Round(), Settled: m.training.settled, Params: e.Params,
 	}}
-}
-
-// finalSet returns the model once every member's update of the last round is
-// held, else nil. The last round is the task's last, or the first in which
-// every member had settled.
-func (m *Member) finalSet() *task.Model {
-	candidates := m.seats[0].updates
-	for c := len(candidates) - 1; c >= 0; c-- {
-		if round := candidates[c].round; m.isLast(round) {
-			return m.modelOf(round)
-		}
-	}
-	return nil
-}
-
-func (m *Member) isLast(round uint64) bool {
-	settled := true
-	for i := range m.seats {
-		u := m.seats[i].at(round)
-		if u == nil {
-			return false
-		}
-		settled = settled && u.settled
-	}
-	return settled || round == m.task.Rounds
-}
-
-func (m *Member) modelOf(round uint64) *task.Model {
-	spec := m.task.Spec()
-	sum := mixing.NewSum(spec.Params())
-	parts := make([]task.Part, len(m.seats))
-	for i := range m.seats {
-		u := m.seats[i].at(round)
-		m.add(sum, i, u)
-		parts[i] = task.Part{Node: m.roster.Members[i].Author, Update: u.cid, Weight: m.roster.Weight(i)}
-	}
-	return &task.Model{
-		Task: m.id, Name: m.task.Name, Round: round, Roster: m.roster.CID,
-		Encoding: m.task.Encoding, Scaling: m.roster.Scaling, Spec: spec, Parts: parts, Params: sum.Mean(),
-	}
 }
 
 // distance is the largest difference of two vectors' parameters.

@@ -61,12 +61,12 @@ func (s *Site) Enrolment(manifest record.CID, nation, name string) task.Enrolmen
 }
 
 // Train runs the local steps of a round. Parameters that grow too large to be
-// mixed are an error.
-func (s *Site) Train(e Train) ([]float64, error) {
+// mixed are an error. Progress may be nil; see [learn.Training].
+func (s *Site) Train(e Train, progress func() error) ([]float64, error) {
 	if s.roster != e.Roster.CID {
 		s.roster, s.shared = e.Roster.CID, scaled(s.train, e.Roster.Scaling)
 	}
-	params, err := s.task.Spec().Train(e.From, s.shared, s.steps(s.task.LocalSteps, e.Round))
+	params, err := s.task.Spec().Train(e.From, s.shared, s.steps(s.task.LocalSteps, e.Round, progress))
 	if err != nil {
 		return nil, err
 	}
@@ -79,10 +79,10 @@ func (s *Site) Train(e Train) ([]float64, error) {
 // Evaluate counts, on the node's test rows, the model and what the node reaches
 // alone: as many steps of the same size with the same model on its own training
 // rows, under their own scaling.
-func (s *Site) Evaluate(e Evaluate) (task.Evaluation, error) {
+func (s *Site) Evaluate(e Evaluate, progress func() error) (task.Evaluation, error) {
 	spec := s.task.Spec()
 	own := s.moments.Scaling()
-	alone, err := spec.Train(Start(s.id, s.task), scaled(s.train, own), s.steps(e.Model.Round*s.task.LocalSteps, 0))
+	alone, err := spec.Train(Start(s.id, s.task), scaled(s.train, own), s.steps(e.Model.Round*s.task.LocalSteps, 0, progress))
 	if err != nil {
 		return task.Evaluation{}, fmt.Errorf("training on the own rows alone: %w", err)
 	}
@@ -93,10 +93,11 @@ func (s *Site) Evaluate(e Evaluate) (task.Evaluation, error) {
 	}, nil
 }
 
-func (s *Site) steps(n, round uint64) learn.Training {
+func (s *Site) steps(n, round uint64, progress func() error) learn.Training {
 	return learn.Training{
 		Steps: int(n), Rate: s.task.LearningRate, L2: s.task.L2, Batch: int(s.task.Batch),
-		Seed: seed(s.id, s.self[:], binary.BigEndian.AppendUint64(nil, round)),
+		Seed:     seed(s.id, s.self[:], binary.BigEndian.AppendUint64(nil, round)),
+		Progress: progress,
 	}
 }
 

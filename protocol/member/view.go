@@ -5,16 +5,16 @@ import (
 	"village/protocol/task"
 )
 
-// Stage is how far a task is at this node.
+// Stage is how far the task is at this node.
 func (m *Member) Stage() Stage {
 	switch {
-	case m.seats == nil:
+	case !m.roster.CID.Defined():
 		return Enrolling
-	case m.final == nil && m.own >= 0 && m.Round() == m.task.Rounds:
+	case !m.sealed() && m.own >= 0 && m.Round() == m.task.Rounds:
 		return Sealing
-	case m.final == nil:
+	case !m.sealed():
 		return Training
-	case len(m.WaitingFor()) > 0 || !m.model.Defined():
+	case !m.made[m.set].Model.Defined() || len(m.WaitingFor()) > 0:
 		return Evaluating
 	}
 	return Done
@@ -23,7 +23,7 @@ func (m *Member) Stage() Stage {
 // Round is the node's own newest round; for a node that does not take part, the
 // highest that it has seen.
 func (m *Member) Round() uint64 {
-	if m.own >= 0 {
+	if m.own >= 0 && m.seats[m.own].enrolled != nil {
 		return m.seats[m.own].round()
 	}
 	highest := uint64(0)
@@ -34,59 +34,112 @@ func (m *Member) Round() uint64 {
 }
 
 // WaitingFor names, in peer-ID order, the nodes whose next record the task
-// waits for at this stage. It is never nil.
+// waits for at this stage; nobody waits for the silent. It is never nil.
 func (m *Member) WaitingFor() []record.NodeID {
 	waiting := []record.NodeID{}
-	switch {
-	case m.seats == nil:
-		for _, id := range m.task.Nodes {
-			if _, enrolled := m.enrolments[id]; !enrolled {
-				waiting = append(waiting, id)
-			}
+	for i := range m.seats {
+		s := &m.seats[i]
+		waits := false
+		switch {
+		case !m.roster.CID.Defined():
+			waits = s.enrolled == nil && !s.left
+		case !m.sealed():
+			waits = s.takesPart() && i != m.own && s.owes(max(m.Round(), 1)) && m.now < s.pace.silentAt()
+		default:
+			waits = m.awaited(i) && m.now < s.pace.silentAt()
 		}
-	case m.final == nil:
-		for i := range m.seats {
-			if i != m.own && m.seats[i].at(m.Round()) == nil {
-				waiting = append(waiting, m.roster.Members[i].Author)
-			}
-		}
-	default:
-		for _, seat := range m.roster.Members {
-			if e, ok := m.evaluations[seat.Author]; !ok || m.model.Defined() && e.Model != m.model {
-				waiting = append(waiting, seat.Author)
-			}
+		if waits {
+			waiting = append(waiting, s.id)
 		}
 	}
 	return waiting
 }
 
+// Undecided names the nodes that have to speak before what is due can be decided
+// on by quorum, and how many are needed in all; nobody where nothing is due.
+func (m *Member) Undecided() (missing []record.NodeID, quorum int) {
+	d := &m.rosterVote
+	if m.roster.CID.Defined() {
+		d = &m.finalVote
+	}
+	if _, started := d.machine.Ballot(); !started || m.sealed() {
+		return nil, 0
+	}
+	return d.machine.Missing(), d.machine.Quorum()
+}
+
 // Enrolment returns a node's enrolment.
 func (m *Member) Enrolment(id record.NodeID) (task.Enrolled, bool) {
-	e, ok := m.enrolments[id]
-	return e, ok
+	if i := m.seatOf(id); i >= 0 && m.seats[i].enrolled != nil {
+		return *m.seats[i].enrolled, true
+	}
+	return task.Enrolled{}, false
 }
 
 // RoundOf is the newest round held of a node.
 func (m *Member) RoundOf(id record.NodeID) uint64 {
-	if m.seats != nil {
-		if i := m.roster.Index(id); i >= 0 {
-			return m.seats[i].round()
-		}
+	if i := m.seatOf(id); i >= 0 {
+		return m.seats[i].round()
 	}
 	return 0
 }
 
-// HasEvaluated tells whether a node's evaluation is held.
-func (m *Member) HasEvaluated(id record.NodeID) bool {
-	_, ok := m.evaluations[id]
-	return ok
+// HasLeft tells whether a node has ended its part.
+func (m *Member) HasLeft(id record.NodeID) bool {
+	i := m.seatOf(id)
+	return i >= 0 && m.seats[i].left
 }
 
-// Model returns the sealed model and its CID; the CID is undefined before.
-func (m *Member) Model() (record.CID, *task.Model) { return m.model, m.final }
+// Roster is the CID of the roster, undefined before it is decided on.
+func (m *Member) Roster() record.CID { return m.roster.CID }
+
+// InRoster tells whether a node is in the roster; one that takes part without
+// has joined late.
+func (m *Member) InRoster(id record.NodeID) bool { return m.roster.Index(id) >= 0 }
+
+// IsSilent tells whether the task goes on without waiting for a node.
+func (m *Member) IsSilent(id record.NodeID) bool {
+	i := m.seatOf(id)
+	return i >= 0 && i != m.own && m.roster.CID.Defined() && m.now >= m.seats[i].pace.silentAt()
+}
+
+// HasEvaluated tells whether a node's evaluation is held.
+func (m *Member) HasEvaluated(id record.NodeID) bool {
+	i := m.seatOf(id)
+	return i >= 0 && m.seats[i].evaluation != nil
+}
+
+// Model returns the sealed model and its CID; the CID is undefined before it is
+// stored.
+func (m *Member) Model() (record.CID, *task.Model) {
+	if !m.sealed() || m.final == nil {
+		return record.CID{}, nil
+	}
+	return m.made[m.set].Model, m.final
+}
+
+// Content is the final set that was decided on; its Model is undefined before.
+func (m *Member) Content() task.FinalContent { return m.content }
+
+// Disputed tells whether this node computes another model from the decided set
+// than the quorum has signed, which must never be.
+func (m *Member) Disputed() bool {
+	made := m.made[m.set]
+	return m.sealed() && made.Model.Defined() && made.Model != m.content.Model
+}
 
 // Results computes the results from the evaluations held so far. It may be
 // called once the model has a CID.
 func (m *Member) Results() (task.Results, error) {
-	return task.ResultsOf(m.task, m.id, m.model, m.final.Round, m.roster, m.evaluations)
+	enrolled := map[record.NodeID]task.Enrolled{}
+	evaluations := map[record.NodeID]task.Evaluation{}
+	for i := range m.seats {
+		if e := m.seats[i].enrolled; e != nil {
+			enrolled[m.seats[i].id] = *e
+		}
+		if e := m.seats[i].evaluation; e != nil {
+			evaluations[m.seats[i].id] = *e
+		}
+	}
+	return task.ResultsOf(m.task, m.id, m.content, m.roster, enrolled, evaluations)
 }

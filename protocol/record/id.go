@@ -94,6 +94,15 @@ func ParseCID(s string) (CID, error) {
 	return CID{c}, nil
 }
 
+// CastCID reads the binary form of a CID.
+func CastCID(b []byte) (CID, error) {
+	c, err := cid.Cast(b)
+	if err != nil {
+		return CID{}, fmt.Errorf("not a CID: %w", err)
+	}
+	return CID{c}, nil
+}
+
 // MarshalJSON and UnmarshalJSON use the text form; undefined is the empty string.
 func (c CID) MarshalJSON() ([]byte, error) {
 	if !c.Defined() {

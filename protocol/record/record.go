@@ -16,6 +16,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -29,6 +30,12 @@ const (
 	KindEnrolment  Kind = "enrolment"  // subject: task CID; number: 0
 	KindUpdate     Kind = "update"     // subject: task CID; number: round, from 1
 	KindEvaluation Kind = "evaluation" // subject: task CID; number: 0
+	KindLeave      Kind = "leave"      // subject: task CID; number: 0
+	KindBeacon     Kind = "beacon"     // subject: task CID; number: grows; never stored
+	KindProposal   Kind = "proposal"   // subject: task CID/topic; number: ballot, from 0
+	KindPrevote    Kind = "prevote"    // subject: task CID/topic; number: ballot, from 0
+	KindPrecommit  Kind = "precommit"  // subject: task CID/topic; number: ballot, from 0
+	KindSeal       Kind = "seal"       // subject: task CID/topic; number: 0
 )
 
 const (
@@ -40,6 +47,8 @@ const (
 	MaxGossip = 60 << 10
 	// MaxBytes is the largest record in bytes that a node accepts at all.
 	MaxBytes = 1 << 20
+	// MaxBallots bounds how many ballots a decision by quorum may take.
+	MaxBallots = 1 << 10
 	// MaxName is the longest federation name and the longest subject in bytes.
 	MaxName = 256
 
@@ -195,11 +204,15 @@ func Trusted(b []byte, c CID) (Record, error) {
 }
 
 // Keep is how many records of a slot a node holds on to, newest first.
-// Of updates it is two: a node that is one round behind mixes the round that
-// it is in, not the one that its peers have reached.
 func (k Kind) Keep() int {
-	if k == KindUpdate {
+	switch k {
+	case KindUpdate:
+		// A node that is one round behind mixes the round that it is in, not
+		// the one that its peers have reached.
 		return 2
+	case KindProposal, KindPrevote, KindPrecommit:
+		// What a node has said in any ballot binds it, also after a restart.
+		return MaxBallots
 	}
 	return 1
 }
@@ -213,5 +226,6 @@ func (s Slot) Group() string {
 	if s.Kind == KindManifest || s.Kind == KindTask {
 		return Catalogue
 	}
-	return s.Subject
+	group, _, _ := strings.Cut(s.Subject, "/")
+	return group
 }

@@ -26,15 +26,9 @@ type Model struct {
 	Encoding dataset.Encoding `json:"encoding"`
 	Scaling  dataset.Scaling  `json:"scaling"`
 	Spec     learn.Spec       `json:"spec"`
-	Parts    []Part           `json:"parts"` // the final set, in peer-ID order
+	Parts    []Part           `json:"parts"` // the final set
+	Out      []Out            `json:"out"`   // the named nodes that are not in it, and why
 	Params   []float64        `json:"-"`
-}
-
-// Part is one update of a model's final set.
-type Part struct {
-	Node   record.NodeID `json:"node"`
-	Update record.CID    `json:"update"`
-	Weight uint64        `json:"weight"`
 }
 
 // Marshal writes the model as one safetensors file: the tensors "bias" [outputs]

@@ -1,6 +1,9 @@
 package task
 
 import (
+	"fmt"
+	"slices"
+
 	"village/protocol/learn"
 	"village/protocol/record"
 )
@@ -14,10 +17,12 @@ type Results struct {
 	Target   string          `json:"target"`
 	Positive string          `json:"positive"`
 	Rounds   uint64          `json:"rounds"`
-	Missing  []record.NodeID `json:"missing"` // members of the roster without an evaluation
+	Missing  []record.NodeID `json:"missing"` // nodes of the final set without an evaluation
 	Nodes    []NodeResult    `json:"nodes"`
-	AllRows  Pair            `json:"all_rows"`
-	Mean     MeanPair        `json:"mean_of_nodes"`
+	// Contributions are those of every node that the task names.
+	Contributions []Contribution `json:"contributions"`
+	AllRows       Pair           `json:"all_rows"`
+	Mean          MeanPair       `json:"mean_of_nodes"`
 }
 
 // NodeResult is one node's part of the results.
@@ -49,25 +54,69 @@ type Metrics struct {
 	ROCAUC   *float64 `json:"roc_auc"`
 }
 
+// Contribution says of a named node what it gave to a model, and if nothing, why.
+type Contribution struct {
+	PeerID    record.NodeID `json:"peer_id"`
+	Nation    string        `json:"nation"` // "" where it did not enrol
+	Name      string        `json:"name"`
+	TrainRows uint64        `json:"train_rows"`
+	Round     uint64        `json:"round"`    // of its newest update
+	InFinal   bool          `json:"in_final"` // whether that is in the final set
+	Late      bool          `json:"late"`     // it enrolled after the roster was decided on
+	Why       string        `json:"why"`
+}
+
+func contributions(c FinalContent, roster Roster, enrolled map[record.NodeID]Enrolled) []Contribution {
+	list := []Contribution{}
+	add := func(id record.NodeID, round uint64, in bool, why string) {
+		e := enrolled[id]
+		list = append(list, Contribution{
+			PeerID: id, Nation: e.Nation, Name: e.Node, TrainRows: e.Moments.Count, Round: round, InFinal: in,
+			Late: e.CID.Defined() && roster.Index(id) < 0, Why: why,
+		})
+	}
+	for _, p := range c.Parts {
+		why := "trained to the last round"
+		if p.Round < c.Round {
+			why = fmt.Sprintf("fell silent after round %d, which is recent enough to count", p.Round)
+		}
+		add(p.Node, p.Round, true, why)
+	}
+	for _, o := range c.Out {
+		why := "did not enrol"
+		switch o.Why {
+		case Left:
+			why = fmt.Sprintf("left after round %d", o.Round)
+		case Silent:
+			why = fmt.Sprintf("fell silent after round %d; a quorum had waited for it", o.Round)
+		}
+		add(o.Node, o.Round, false, why)
+	}
+	slices.SortFunc(list, func(a, b Contribution) int { return a.PeerID.Compare(b.PeerID) })
+	return list
+}
+
 // ResultsOf computes the results from the evaluations held, by author. Those of
-// another model than cid do not count.
-func ResultsOf(t Task, cid, model record.CID, round uint64, roster Roster, evaluations map[record.NodeID]Evaluation) (Results, error) {
+// another model than the decided one do not count.
+func ResultsOf(t Task, id record.CID, c FinalContent, roster Roster, enrolled map[record.NodeID]Enrolled, evaluations map[record.NodeID]Evaluation) (Results, error) {
 	res := Results{
-		CID: model, Task: cid, Name: t.Name, Target: t.Encoding.Target, Positive: t.Encoding.Positive, Rounds: round,
-		Missing: []record.NodeID{}, Nodes: []NodeResult{},
+		CID: c.Model, Task: id, Name: t.Name, Target: t.Encoding.Target, Positive: t.Encoding.Positive, Rounds: c.Round,
+		Contributions: contributions(c, roster, enrolled), Missing: []record.NodeID{}, Nodes: []NodeResult{},
 	}
 	var local, federated []learn.Counts
 	report := func(c learn.Counts) learn.Report { return c.Report(t.Encoding.Classes, t.Encoding.Positive) }
-	for i, m := range roster.Members {
-		e, ok := evaluations[m.Author]
-		if !ok || e.Model != model {
-			res.Missing = append(res.Missing, m.Author)
+	for _, given := range res.Contributions {
+		e, ok := evaluations[given.PeerID]
+		if !ok || e.Model != c.Model {
+			if given.InFinal {
+				res.Missing = append(res.Missing, given.PeerID)
+			}
 			continue
 		}
 		local, federated = append(local, e.Local), append(federated, e.Federated)
 		res.Nodes = append(res.Nodes, NodeResult{
-			PeerID: m.Author, Nation: m.Nation, Name: m.Node,
-			TrainRows: roster.Weight(i), TestRows: e.Federated.Rows,
+			PeerID: given.PeerID, Nation: given.Nation, Name: given.Name,
+			TrainRows: given.TrainRows, TestRows: e.Federated.Rows,
 			Pair: Pair{Local: report(e.Local), Federated: report(e.Federated)},
 		})
 	}

@@ -17,7 +17,7 @@ type Enrolled struct {
 // Roster is the set of enrolments that a task trains with, in peer-ID order. It
 // fixes the weights and the scaling for good.
 type Roster struct {
-	CID     record.CID // of the list of the enrolments' CIDs
+	CID     record.CID // of its RosterContent
 	Members []Enrolled
 	Scaling dataset.Scaling
 }
@@ -27,12 +27,11 @@ type Roster struct {
 func RosterOf(enrolments []Enrolled) (Roster, error) {
 	r := Roster{Members: slices.Clone(enrolments)}
 	slices.SortFunc(r.Members, func(a, b Enrolled) int { return a.Author.Compare(b.Author) })
-	cids := make([]record.CID, len(r.Members))
 	moments := make([]dataset.Moments, len(r.Members))
 	for i, m := range r.Members {
-		cids[i], moments[i] = m.CID, m.Moments
+		moments[i] = m.Moments
 	}
-	b, err := record.Encode(cids)
+	b, err := record.Encode(ContentOf(r.Members))
 	if err != nil {
 		return Roster{}, err
 	}
@@ -54,5 +53,12 @@ func (r Roster) Index(id record.NodeID) int {
 	return i
 }
 
-// Weight is the number of training rows of member i.
-func (r Roster) Weight(i int) uint64 { return r.Members[i].Moments.Count }
+// ContentOf is what is decided on as the roster of the enrolments.
+func ContentOf(enrolments []Enrolled) RosterContent {
+	cids := make([]record.CID, len(enrolments))
+	for i, e := range enrolments {
+		cids[i] = e.CID
+	}
+	SortCIDs(cids)
+	return RosterContent{Enrolments: cids}
+}

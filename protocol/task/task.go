@@ -181,8 +181,11 @@ type Enrolment struct {
 // local steps of a round, the number of the record.
 type Update struct {
 	Task   record.CID `cbor:"task" json:"task"`
-	Roster record.CID `cbor:"roster" json:"roster"` // what it was trained with: RosterOf(...).CID
+	Roster record.CID `cbor:"roster" json:"roster"` // that it was trained with
 	Weight uint64     `cbor:"weight" json:"weight"`
+	// Previous is the round of the author's update before, 0 without one. It
+	// tells those who wait for a round that the author has left out.
+	Previous uint64 `cbor:"previous" json:"previous"`
 	// Settled says that the mix it was trained from had come to rest: see
 	// Task.Tolerance.
 	Settled bool   `cbor:"settled" json:"settled"`
@@ -272,6 +275,9 @@ func UpdateOf(r record.Record, t Task) (Update, error) {
 	err := check(r, t, u.Task, r.Number >= 1 && r.Number <= t.Rounds)
 	if err == nil && len(u.Vector) > MaxVector+4096 {
 		err = fmt.Errorf("vector of %d bytes", len(u.Vector))
+	}
+	if err == nil && u.Previous >= r.Number {
+		err = fmt.Errorf("round %d after round %d", r.Number, u.Previous)
 	}
 	if err == nil && (u.Weight == 0 || u.Weight > MaxRows) {
 		err = fmt.Errorf("weight %d", u.Weight)

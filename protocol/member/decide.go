@@ -1,0 +1,425 @@
+package member
+
+import (
+	"slices"
+	"time"
+
+	"village/protocol/agree"
+	"village/protocol/record"
+	"village/protocol/task"
+)
+
+// decision is what the named nodes decide on by quorum.
+type decision struct {
+	topic     task.Topic
+	machine   *agree.Machine
+	certified bool // a certificate is out
+}
+
+func (m *Member) decisionOn(topic task.Topic) *decision {
+	if topic == task.TopicRoster {
+		return &m.rosterVote
+	}
+	return &m.finalVote
+}
+
+// decide casts the votes that are due, and certifies what they come to.
+func (m *Member) decide(now time.Duration, d *decision, app agree.Application) {
+	votes, wake := d.machine.Advance(now, app)
+	for _, v := range votes {
+		m.do(Cast{Topic: d.topic, Vote: v})
+	}
+	if wake > 0 {
+		m.wakeAt(wake)
+	}
+	if _, content, ok := d.machine.Decided(); ok && !d.certified {
+		d.certified = true
+		m.do(Certify{Topic: d.topic, Content: content, Precommits: d.machine.Certificate()})
+	}
+}
+
+// How long a quorum of enrolments waits for the others: four times as long as
+// the enrolments took to come, so that operators who need hours have hours.
+const leastGathering = 10 * time.Second
+
+// rosterApplication decides with which enrolments training starts.
+func (m *Member) rosterApplication(now time.Duration) agree.Application {
+	quorum := agree.Quorum(len(m.seats))
+	return agree.Application{
+		Propose: func() ([]byte, bool) {
+			var enrolled []task.Enrolled
+			missing := 0
+			for i := range m.seats {
+				switch s := &m.seats[i]; {
+				case s.takesPart():
+					enrolled = append(enrolled, *s.enrolled)
+				case !s.left:
+					missing++
+				}
+			}
+			if len(enrolled) < quorum {
+				return nil, false
+			}
+			if until := m.enrolling.last + max(leastGathering, slack*(m.enrolling.last-m.enrolling.first)); missing > 0 && now < until {
+				m.wakeAt(until)
+				return nil, false
+			}
+			return m.encode(task.ContentOf(enrolled)), true
+		},
+		Judge: func(content []byte) agree.Verdict {
+			var c task.RosterContent
+			if record.Decode(content, &c) != nil || len(c.Enrolments) < quorum || len(c.Enrolments) > len(m.seats) {
+				return agree.Bad
+			}
+			for i, cid := range c.Enrolments {
+				if i > 0 && cid.KeyString() <= c.Enrolments[i-1].KeyString() {
+					return agree.Bad
+				}
+				if m.enrolment(cid) == nil {
+					return agree.Pending
+				}
+			}
+			return agree.Good
+		},
+	}
+}
+
+func (m *Member) enrolment(cid record.CID) *task.Enrolled {
+	for i := range m.seats {
+		if e := m.seats[i].enrolled; e != nil && e.CID == cid {
+			return e
+		}
+	}
+	return nil
+}
+
+// encode encodes a content, which holds nothing that cannot be.
+func (m *Member) encode(content any) []byte {
+	b, err := record.Encode(content)
+	if err != nil {
+		panic("member: " + err.Error())
+	}
+	return b
+}
+
+// open takes up what was decided on, and tells whether the roster is open: when
+// it is decided on, and every enrolment of it is held.
+func (m *Member) open(now time.Duration) bool {
+	if _, content, ok := m.rosterVote.machine.Decided(); ok && !m.roster.CID.Defined() {
+		m.openRoster(now, content)
+	}
+	if _, content, ok := m.finalVote.machine.Decided(); ok && m.roster.CID.Defined() && !m.sealed() {
+		// What is decided on was judged good by a quorum; a content that does
+		// not decode was not.
+		if record.Decode(content, &m.content) == nil {
+			m.set, m.sealedAt = setOf(m.content), now
+		}
+	}
+	return m.roster.CID.Defined()
+}
+
+func (m *Member) openRoster(now time.Duration, content []byte) {
+	var c task.RosterContent
+	if record.Decode(content, &c) != nil {
+		return
+	}
+	var enrolled []task.Enrolled
+	for _, cid := range c.Enrolments {
+		e := m.enrolment(cid)
+		if e == nil {
+			return
+		}
+		enrolled = append(enrolled, *e)
+	}
+	roster, err := task.RosterOf(enrolled)
+	if err != nil {
+		// Every enrolment was checked against the task, so that they merge.
+		panic("member: checked enrolments do not make a roster: " + err.Error())
+	}
+	m.roster = roster
+	for i := range m.seats {
+		m.seats[i].pace.start(now)
+		m.takeEarly(now, i)
+	}
+}
+
+// finalSet is the set that this node would decide on: everyone's update of the
+// last round, of the silent their newest if it is recent. It is not ready as
+// long as somebody is still on the way there.
+func (m *Member) finalSet(now time.Duration) (task.FinalContent, bool) {
+	last := uint64(0)
+	for i := range m.seats {
+		if m.seats[i].takesPart() {
+			last = max(last, m.seats[i].round())
+		}
+	}
+	c := task.FinalContent{Round: last, Roster: m.roster.CID, Parts: []task.Part{}, Out: []task.Out{}}
+	ready, settled := last > 0, true
+	for i := range m.seats {
+		s := &m.seats[i]
+		u := s.at(last)
+		out := func(why task.Why) { c.Out = append(c.Out, task.Out{Node: s.id, Round: s.round(), Why: why}) }
+		switch {
+		case s.enrolled == nil:
+			out(task.Absent)
+			continue
+		case s.left:
+			out(task.Left)
+			continue
+		case u != nil:
+			settled = settled && u.settled
+		case !m.quiet(now, i):
+			ready = false
+			continue
+		case s.round() == 0 || s.round()+m.task.Recent() < last:
+			out(task.Silent)
+			continue
+		default:
+			u = &s.updates[0]
+		}
+		c.Parts = append(c.Parts, task.Part{
+			Node: s.id, Enrolment: s.enrolled.CID, Update: u.cid, Round: u.round, Weight: s.enrolled.Moments.Count,
+		})
+	}
+	return c, ready && (settled || last == m.task.Rounds) && len(c.Parts) >= m.fewestParts()
+}
+
+// fewestParts is how many updates make a model.
+func (m *Member) fewestParts() int { return agree.Quorum(len(m.roster.Members)) }
+
+// finalApplication decides of which updates the model is made.
+func (m *Member) finalApplication(now time.Duration) agree.Application {
+	return agree.Application{
+		Propose: func() ([]byte, bool) {
+			c, ready := m.finalSet(now)
+			if !ready {
+				return nil, false
+			}
+			made, ok := m.make(c)
+			if !ok {
+				return nil, false
+			}
+			c.Inputs, c.Model = made.Inputs, made.Model
+			return m.encode(c), true
+		},
+		Judge: func(content []byte) agree.Verdict {
+			var c task.FinalContent
+			if record.Decode(content, &c) != nil {
+				return agree.Bad
+			}
+			verdict := m.judge(now, c)
+			if verdict != agree.Good {
+				return verdict
+			}
+			switch made, ok := m.make(c); {
+			case !ok:
+				return agree.Pending
+			case made.Model != c.Model || made.Inputs != c.Inputs:
+				return agree.Bad
+			}
+			return agree.Good
+		},
+	}
+}
+
+// judge checks a proposed set against what this node holds. A node that this
+// node has heard of lately is not left out.
+func (m *Member) judge(now time.Duration, c task.FinalContent) agree.Verdict {
+	if c.Roster != m.roster.CID || c.Round == 0 || c.Round > m.task.Rounds ||
+		len(c.Parts) < m.fewestParts() || len(c.Parts)+len(c.Out) != len(m.seats) {
+		return agree.Bad
+	}
+	verdict := agree.Good
+	pend := func(unless bool) {
+		if !unless {
+			verdict = agree.Pending
+		}
+	}
+	settled := true
+	parts, outs := c.Parts, c.Out
+	for i := range m.seats {
+		s := &m.seats[i]
+		switch {
+		case len(parts) > 0 && parts[0].Node == s.id:
+			p := parts[0]
+			parts = parts[1:]
+			if p.Round == 0 || p.Round > c.Round || p.Round+m.task.Recent() < c.Round {
+				return agree.Bad
+			}
+			if s.enrolled == nil {
+				pend(false)
+				continue
+			}
+			if s.enrolled.CID != p.Enrolment || s.enrolled.Moments.Count != p.Weight {
+				return agree.Bad
+			}
+			u := m.find(i, p.Update)
+			if u == nil {
+				pend(false)
+				continue
+			}
+			if u.round != p.Round {
+				return agree.Bad
+			}
+			settled = settled && (u.settled || p.Round < c.Round)
+			pend(p.Round == c.Round || m.quiet(now, i))
+		case len(outs) > 0 && outs[0].Node == s.id:
+			why := outs[0].Why
+			outs = outs[1:]
+			switch why {
+			case task.Absent:
+				pend(s.enrolled == nil || m.quiet(now, i))
+			case task.Left:
+				pend(s.left)
+			case task.Silent:
+				pend(s.enrolled != nil && m.quiet(now, i))
+			default:
+				return agree.Bad
+			}
+		default:
+			return agree.Bad
+		}
+	}
+	if verdict == agree.Good && !settled && c.Round != m.task.Rounds {
+		return agree.Bad
+	}
+	return verdict
+}
+
+// quiet tells whether the decision need not wait for a node, and waits else.
+func (m *Member) quiet(now time.Duration, i int) bool {
+	s := &m.seats[i]
+	if s.left || i == m.own {
+		return s.left
+	}
+	silentAt := s.pace.await(m.training.since)
+	if now < silentAt {
+		m.wakeAt(silentAt)
+	}
+	return now >= silentAt
+}
+
+// find returns the update of a seat by its CID.
+func (m *Member) find(i int, cid record.CID) *update {
+	for j := range m.seats[i].updates {
+		if u := &m.seats[i].updates[j]; u.cid == cid {
+			return u
+		}
+	}
+	if u, ok := m.fetched[cid]; ok {
+		return &u
+	}
+	return nil
+}
+
+// make returns what a set of held updates comes to, and asks for it where it is
+// not known yet.
+func (m *Member) make(c task.FinalContent) (Made, bool) {
+	set := setOf(c)
+	if made, asked := m.made[set]; asked {
+		return made, made.Model.Defined()
+	}
+	model := m.modelOf(c)
+	if model == nil {
+		return Made{}, false
+	}
+	m.made[set] = Made{Set: set}
+	m.do(m.makeOf(set, *model))
+	return Made{}, false
+}
+
+// setOf names a set by everything but what it comes to.
+func setOf(c task.FinalContent) record.CID {
+	b, err := record.Encode(struct {
+		Round  uint64      `cbor:"round"`
+		Roster record.CID  `cbor:"roster"`
+		Parts  []task.Part `cbor:"parts"`
+		Out    []task.Out  `cbor:"out"`
+	}{c.Round, c.Roster, c.Parts, c.Out})
+	if err != nil {
+		panic("member: " + err.Error())
+	}
+	return record.CIDOf(b)
+}
+
+// modelOf recomputes the model of a set, or returns nil where an update of it
+// is not held.
+func (m *Member) modelOf(c task.FinalContent) *task.Model {
+	params := make([][]float64, len(c.Parts))
+	for p, part := range c.Parts {
+		i := m.seatOf(part.Node)
+		if i < 0 {
+			return nil
+		}
+		u := m.find(i, part.Update)
+		if u == nil {
+			return nil
+		}
+		params[p] = u.params
+	}
+	model, err := task.ModelOf(m.id, m.task, m.roster, c, params)
+	if err != nil {
+		// Checked by task.UpdateOf, and the weights by task.EnrolmentOf.
+		panic("member: checked updates do not make a model: " + err.Error())
+	}
+	return &model
+}
+
+func (m *Member) makeOf(set record.CID, model task.Model) Make {
+	e := Make{Set: set, Model: model, Roster: task.ContentOf(m.roster.Members).Enrolments}
+	e.Enrolments = slices.Clone(e.Roster)
+	for _, p := range model.Parts {
+		if !slices.Contains(e.Enrolments, p.Enrolment) {
+			e.Enrolments = append(e.Enrolments, p.Enrolment)
+		}
+	}
+	task.SortCIDs(e.Enrolments)
+	return e
+}
+
+// store notes what a set comes to.
+func (m *Member) store(e Made) {
+	if !e.Model.Defined() {
+		delete(m.made, e.Set) // to be asked again
+		return
+	}
+	m.made[e.Set] = e
+}
+
+// finish goes from the decided set to the model and its evaluation.
+func (m *Member) finish(now time.Duration) {
+	if m.final == nil {
+		if m.final = m.modelOf(m.content); m.final == nil {
+			if !m.fetching {
+				m.fetching = true
+				m.do(Fetch{Inputs: m.content.Inputs})
+			}
+			return
+		}
+	}
+	made, asked := m.made[m.set]
+	if !asked {
+		m.made[m.set] = Made{Set: m.set}
+		m.do(m.makeOf(m.set, *m.final))
+	}
+	if !made.Model.Defined() {
+		return
+	}
+	if m.own >= 0 && m.seats[m.own].takesPart() && m.seats[m.own].evaluation == nil && !m.working {
+		m.working = true
+		m.do(Evaluate{CID: m.content.Model, Model: *m.final})
+	}
+	for i := range m.seats {
+		if m.awaited(i) {
+			if at := m.seats[i].pace.await(m.sealedAt); now < at {
+				m.wakeAt(at)
+			}
+		}
+	}
+}
+
+// awaited tells whether a node's evaluation is due.
+func (m *Member) awaited(i int) bool {
+	s := &m.seats[i]
+	return s.evaluation == nil && !s.left && slices.ContainsFunc(m.content.Parts, func(p task.Part) bool { return p.Node == s.id })
+}

@@ -1,0 +1,267 @@
+package task
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"village/protocol/agree"
+	"village/protocol/record"
+)
+
+// Topic is what the named nodes decide on by quorum in the course of a task.
+type Topic string
+
+// The topics.
+const (
+	TopicRoster Topic = "roster" // with which enrolments training starts: RosterContent
+	TopicFinal  Topic = "final"  // of which updates the model is made: FinalContent
+)
+
+// Subject is the subject of the records of a decision.
+func (topic Topic) Subject(id record.CID) string { return id.String() + "/" + string(topic) }
+
+// Proposal is the payload of a proposal record.
+type Proposal struct {
+	Content []byte   `cbor:"content"`
+	Valid   uint64   `cbor:"valid"` // see agree.Vote
+	Proof   [][]byte `cbor:"proof"` // prevote records
+}
+
+// Vote is the payload of a prevote and of a precommit record: the bytes of the
+// CID of a proposal's content, or none.
+type Vote struct {
+	Value []byte `cbor:"value"`
+}
+
+// Seal is the payload of a seal record: what was decided, and the precommit
+// records of a quorum that prove it.
+type Seal struct {
+	Content    []byte   `cbor:"content"`
+	Precommits [][]byte `cbor:"precommits"`
+}
+
+// Leave is the payload of a leave record: a node's signed end to its part.
+type Leave struct {
+	Task record.CID `cbor:"task"`
+}
+
+// Beacon is the payload of a beacon record: a sign that a node is at work.
+type Beacon struct {
+	Task  record.CID `cbor:"task"`
+	Round uint64     `cbor:"round"` // that it trains for
+}
+
+// RosterContent is what is decided on as the roster: CIDs of enrolments, sorted
+// by their bytes.
+type RosterContent struct {
+	Enrolments []record.CID `cbor:"enrolments"`
+}
+
+// FinalContent is what is decided on as the final set: the updates that make the
+// model, why each other named node is left out, and what they come to.
+type FinalContent struct {
+	Round  uint64     `cbor:"round" json:"round"` // the last round
+	Roster record.CID `cbor:"roster" json:"roster"`
+	Parts  []Part     `cbor:"parts" json:"parts"` // in peer-ID order
+	Out    []Out      `cbor:"out" json:"out"`     // in peer-ID order
+	// Inputs is the artifact that holds the records of the parts: what anyone
+	// needs to recompute the model. See [Inputs].
+	Inputs record.CID `cbor:"inputs" json:"inputs"`
+	Model  record.CID `cbor:"model" json:"model"`
+}
+
+// Part is one update of a final set.
+type Part struct {
+	Node      record.NodeID `cbor:"node" json:"node"`
+	Enrolment record.CID    `cbor:"enrolment" json:"enrolment"`
+	Update    record.CID    `cbor:"update" json:"update"`
+	Round     uint64        `cbor:"round" json:"round"`
+	Weight    uint64        `cbor:"weight" json:"weight"`
+}
+
+// Out is a named node that is not in the final set.
+type Out struct {
+	Node  record.NodeID `cbor:"node" json:"node"`
+	Round uint64        `cbor:"round" json:"round"` // of its newest update, 0 without one
+	Why   Why           `cbor:"why" json:"why"`
+}
+
+// Why is the reason for which a node is not in the final set.
+type Why string
+
+// The reasons.
+const (
+	Absent Why = "absent" // it did not enrol
+	Left   Why = "left"   // it left the task
+	Silent Why = "silent" // a quorum had waited for it and heard nothing
+)
+
+// Recent is how many rounds before the last one an update of a node that has
+// fallen silent may be, to be in the final set: one in ten, at least one.
+func (t Task) Recent() uint64 { return max(1, t.Rounds/10) }
+
+// BallotSeed makes the tasks' first proposers differ.
+func BallotSeed(id record.CID) uint64 {
+	seed := uint64(0)
+	for _, b := range id.Hash()[2:10] {
+		seed = seed<<8 | uint64(b)
+	}
+	return seed
+}
+
+// VoteOf reads a proposal, prevote or precommit record and checks it against its
+// task: a proposal's proof is then a quorum of valid prevotes.
+func VoteOf(r record.Record, id record.CID, t Task) (Topic, agree.Vote, error) {
+	topic, err := topicOf(r, id, t)
+	if err == nil && r.Number >= record.MaxBallots {
+		err = fmt.Errorf("ballot %d", r.Number)
+	}
+	if err != nil {
+		return "", agree.Vote{}, fmt.Errorf("%w: %s: %w", ErrInvalid, r.Kind, err)
+	}
+	v := agree.Vote{CID: r.CID, Author: r.Author, Ballot: r.Number}
+	switch r.Kind {
+	case record.KindProposal:
+		var p Proposal
+		if err := decode(r, r.Kind, &p); err != nil {
+			return "", v, err
+		}
+		v.Phase, v.Value, v.Content, v.Valid = agree.Proposal, record.CIDOf(p.Content), p.Content, p.Valid
+		if v.Proof, err = certificate(p.Proof, r, record.KindPrevote, v.Value, t); err == nil && (p.Valid > r.Number || (p.Valid > 0) != (len(p.Proof) > 0)) {
+			err = errors.New("proof and ballot do not fit")
+		}
+		for _, b := range p.Proof {
+			if prevote, e := record.Open(b, r.Federation); e != nil || prevote.Number != p.Valid-1 {
+				err = errors.Join(err, errors.New("a prevote of another ballot"))
+			}
+		}
+	case record.KindPrevote, record.KindPrecommit:
+		v.Phase = agree.Prevote
+		if r.Kind == record.KindPrecommit {
+			v.Phase = agree.Precommit
+		}
+		v.Value, err = valueOf(r)
+	default:
+		err = errors.New("not a vote")
+	}
+	if err != nil {
+		return "", agree.Vote{}, fmt.Errorf("%w: %s: %w", ErrInvalid, r.Kind, err)
+	}
+	return topic, v, nil
+}
+
+// SealOf reads a seal record and checks its certificate: precommits of a quorum
+// of the task's nodes, in one ballot, for the content. It returns the content.
+func SealOf(r record.Record, id record.CID, t Task) (Topic, Seal, error) {
+	var s Seal
+	topic, err := topicOf(r, id, t)
+	if err == nil {
+		err = decode(r, record.KindSeal, &s)
+	}
+	if err == nil {
+		_, err = certificate(s.Precommits, r, record.KindPrecommit, record.CIDOf(s.Content), t)
+	}
+	if err == nil && len(s.Precommits) == 0 {
+		err = errors.New("no precommits")
+	}
+	if err == nil {
+		var content any = &RosterContent{}
+		if topic == TopicFinal {
+			content = &FinalContent{}
+		}
+		err = record.Decode(s.Content, content)
+	}
+	if err != nil {
+		return "", Seal{}, fmt.Errorf("%w: seal: %w", ErrInvalid, err)
+	}
+	return topic, s, nil
+}
+
+// topicOf checks the subject and author of a record of a decision.
+func topicOf(r record.Record, id record.CID, t Task) (Topic, error) {
+	name, topic, _ := strings.Cut(r.Subject, "/")
+	switch {
+	case name != id.String():
+		return "", errors.New("subject names another task")
+	case Topic(topic) != TopicRoster && Topic(topic) != TopicFinal:
+		return "", fmt.Errorf("topic %q", topic)
+	case !t.Named(r.Author) && r.Kind != record.KindSeal:
+		return "", ErrForeign
+	}
+	return Topic(topic), nil
+}
+
+func valueOf(r record.Record) (record.CID, error) {
+	var v Vote
+	if err := decode(r, r.Kind, &v); err != nil || len(v.Value) == 0 {
+		return record.CID{}, err
+	}
+	return record.CastCID(v.Value)
+}
+
+// certificate checks that the records are votes of one kind for a value in one
+// ballot of the decision that r is of, by a quorum of the task's nodes, and
+// returns their CIDs. No records are an empty certificate.
+func certificate(votes [][]byte, r record.Record, kind record.Kind, value record.CID, t Task) ([]record.CID, error) {
+	if len(votes) == 0 {
+		return nil, nil
+	}
+	if len(votes) < agree.Quorum(len(t.Nodes)) || len(votes) > len(t.Nodes) {
+		return nil, fmt.Errorf("%d votes of %d nodes are no quorum", len(votes), len(t.Nodes))
+	}
+	var cids []record.CID
+	var ballot uint64
+	authors := map[record.NodeID]bool{}
+	for i, b := range votes {
+		vote, err := record.Open(b, r.Federation)
+		if err != nil {
+			return nil, fmt.Errorf("vote %d: %w", i+1, err)
+		}
+		if i == 0 {
+			ballot = vote.Number
+		}
+		voted, err := valueOf(vote)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("vote %d: %w", i+1, err)
+		case vote.Kind != kind || vote.Subject != r.Subject || vote.Number != ballot || voted != value:
+			return nil, fmt.Errorf("vote %d is for something else", i+1)
+		case !t.Named(vote.Author) || authors[vote.Author]:
+			return nil, fmt.Errorf("vote %d is not of a node of its own", i+1)
+		}
+		authors[vote.Author] = true
+		cids = append(cids, vote.CID)
+	}
+	return cids, nil
+}
+
+// LeaveOf reads a leave record and checks it against its task.
+func LeaveOf(r record.Record, t Task) (Leave, error) {
+	var l Leave
+	if err := decode(r, record.KindLeave, &l); err != nil {
+		return Leave{}, err
+	}
+	if err := check(r, t, l.Task, r.Number == 0); err != nil {
+		return Leave{}, fmt.Errorf("%w: leave: %w", ErrInvalid, err)
+	}
+	return l, nil
+}
+
+// BeaconOf reads a beacon record and checks it against its task.
+func BeaconOf(r record.Record, t Task) (Beacon, error) {
+	var b Beacon
+	if err := decode(r, record.KindBeacon, &b); err != nil {
+		return Beacon{}, err
+	}
+	if err := check(r, t, b.Task, b.Round <= t.Rounds); err != nil {
+		return Beacon{}, fmt.Errorf("%w: beacon: %w", ErrInvalid, err)
+	}
+	return b, nil
+}
+
+// SortCIDs sorts by the bytes of the CIDs.
+func SortCIDs(cids []record.CID) {
+	slices.SortFunc(cids, func(a, b record.CID) int { return strings.Compare(a.KeyString(), b.KeyString()) })
+}

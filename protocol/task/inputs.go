@@ -1,0 +1,157 @@
+package task
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"village/protocol/mixing"
+	"village/protocol/record"
+)
+
+// Inputs are the records that a model is recomputed from. Encoded, they are one
+// artifact, the same at every node.
+type Inputs struct {
+	Task       []byte       `cbor:"task"`
+	Roster     []record.CID `cbor:"roster"`     // of enrolments: the RosterContent
+	Enrolments [][]byte     `cbor:"enrolments"` // of the roster, and of the parts that joined late; sorted by CID
+	Updates    [][]byte     `cbor:"updates"`    // in the order of the parts
+}
+
+// ModelOf makes the model of a final set of checked updates: the weighted mean,
+// exact and rounded once. Params are those of the parts, in their order.
+func ModelOf(id record.CID, t Task, roster Roster, c FinalContent, params [][]float64) (Model, error) {
+	spec := t.Spec()
+	sum := mixing.NewSum(spec.Params())
+	for i, p := range c.Parts {
+		if err := sum.Add(p.Weight, params[i]); err != nil {
+			return Model{}, fmt.Errorf("update of %s: %w", p.Node, err)
+		}
+	}
+	return Model{
+		Task: id, Name: t.Name, Round: c.Round, Roster: roster.CID, Encoding: t.Encoding,
+		Scaling: roster.Scaling, Spec: spec, Parts: c.Parts, Out: c.Out, Params: sum.Mean(),
+	}, nil
+}
+
+// Verified is what [Verify] has found to hold.
+type Verified struct {
+	ID      record.CID // of the task
+	Task    Task
+	Content FinalContent
+	Model   Model
+	Signers int // nodes whose precommits the certificate holds
+}
+
+// Verify checks a sealed model from nothing but bytes: the certificate's
+// signatures, that every record of the inputs is signed, well formed and the one
+// that the certificate names, the weights against the enrolments, and that the
+// model recomputed from the updates is, byte for byte, the model. An error names
+// what does not hold. The caller has checked that the inputs and the model are
+// the artifacts that content names, where it has them by CID.
+func Verify(seal []byte, in Inputs, model []byte) (Verified, error) {
+	var v Verified
+	sealed, err := record.Open(seal, "")
+	if err != nil {
+		return v, fmt.Errorf("the seal: %w", err)
+	}
+	federation := sealed.Federation
+	proposed, err := record.Open(in.Task, federation)
+	if err == nil {
+		v.ID = proposed.CID
+		v.Task, err = TaskOf(proposed)
+	}
+	if err != nil {
+		return v, fmt.Errorf("the task: %w", err)
+	}
+	topic, s, err := SealOf(sealed, v.ID, v.Task)
+	if err == nil && topic != TopicFinal {
+		err = fmt.Errorf("it is of the %s", topic)
+	}
+	if err == nil {
+		err = record.Decode(s.Content, &v.Content)
+	}
+	if err != nil {
+		return v, fmt.Errorf("the seal: %w", err)
+	}
+	v.Signers = len(s.Precommits)
+	roster, late, err := in.enrolled(v, federation)
+	if err != nil {
+		return v, err
+	}
+	if len(in.Updates) != len(v.Content.Parts) {
+		return v, fmt.Errorf("%d updates for %d parts", len(in.Updates), len(v.Content.Parts))
+	}
+	params := make([][]float64, len(in.Updates))
+	for i, p := range v.Content.Parts {
+		if params[i], err = part(in.Updates[i], p, late, v, federation); err != nil {
+			return v, fmt.Errorf("the update of %s: %w", p.Node, err)
+		}
+	}
+	if v.Model, err = ModelOf(v.ID, v.Task, roster, v.Content, params); err != nil {
+		return v, err
+	}
+	again, err := v.Model.Marshal()
+	if err != nil {
+		return v, err
+	}
+	if !bytes.Equal(again, model) {
+		return v, errors.New("the model is not what the updates come to")
+	}
+	return v, nil
+}
+
+// enrolled checks the enrolments and makes the roster of those that it names.
+func (in Inputs) enrolled(v Verified, federation string) (Roster, map[record.CID]Enrolled, error) {
+	all := map[record.CID]Enrolled{}
+	for i, b := range in.Enrolments {
+		r, err := record.Open(b, federation)
+		if err != nil {
+			return Roster{}, nil, fmt.Errorf("enrolment %d: %w", i+1, err)
+		}
+		e, err := EnrolmentOf(r, v.Task)
+		if err == nil && e.Task != v.ID {
+			err = errors.New("it is of another task")
+		}
+		if err != nil {
+			return Roster{}, nil, fmt.Errorf("the enrolment of %s: %w", r.Author, err)
+		}
+		all[r.CID] = Enrolled{CID: r.CID, Author: r.Author, Enrolment: e}
+	}
+	var members []Enrolled
+	for _, cid := range in.Roster {
+		e, ok := all[cid]
+		if !ok {
+			return Roster{}, nil, fmt.Errorf("enrolment %s of the roster is missing", cid)
+		}
+		members = append(members, e)
+	}
+	roster, err := RosterOf(members)
+	if err == nil && roster.CID != v.Content.Roster {
+		err = errors.New("the roster is not the one that was decided on")
+	}
+	return roster, all, err
+}
+
+func part(b []byte, p Part, enrolled map[record.CID]Enrolled, v Verified, federation string) ([]float64, error) {
+	r, err := record.Open(b, federation)
+	if err != nil {
+		return nil, err
+	}
+	u, err := UpdateOf(r, v.Task)
+	if err != nil {
+		return nil, err
+	}
+	e, ok := enrolled[p.Enrolment]
+	switch {
+	case u.Task != v.ID || r.CID != p.Update || r.Author != p.Node || r.Number != p.Round:
+		return nil, errors.New("it is not the one that was decided on")
+	case !ok || e.Author != p.Node:
+		return nil, errors.New("the node's enrolment is missing")
+	case p.Weight != e.Moments.Count || u.Weight != p.Weight:
+		return nil, fmt.Errorf("weight %d, but %d training rows were enrolled", p.Weight, e.Moments.Count)
+	case u.Roster != v.Content.Roster:
+		return nil, errors.New("it was trained with another roster")
+	}
+	return u.Params, nil
+}
