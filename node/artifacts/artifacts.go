@@ -79,8 +79,11 @@ func New(h host.Host, blocks blockstore.Blockstore, allow func(peer.ID) bool) *S
 	patient.MinTimeout = patient.DontHaveTimeout
 	s.swap = bitswap.New(s.ctx, bsnet.NewFromIpfsHost(s.host), nil, blocks,
 		bitswap.WithPeerBlockRequestFilter(func(p peer.ID, _ cid.Cid) bool { return allow(p) }),
-		bitswap.MaxOutstandingBytesPerPeer(32<<20),
+		// A message to a peer that reads slowly holds a worker until it has gone.
+		// So a peer may hold four of them, and 15 such peers keep nobody waiting.
 		bitswap.WithTargetMessageSize(1<<20),
+		bitswap.MaxOutstandingBytesPerPeer(4<<20),
+		bitswap.TaskWorkerCount(64),
 		bitswap.WithWantHaveReplaceSize(0),     // else every "do you have it?" reads and hashes a block
 		bitswap.EngineBlockstoreWorkerCount(8), // each may hold a block in memory
 		bitswap.WithoutDuplicatedBlockStats(),
