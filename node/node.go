@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"village/node/artifacts"
 	"village/node/home"
 	"village/node/p2p"
 	"village/protocol/record"
@@ -23,11 +24,12 @@ import (
 
 // Node is a running daemon.
 type Node struct {
-	home    *home.Home
-	log     *slog.Logger
-	started time.Time
-	store   *storage.Store
-	network *p2p.Network
+	home      *home.Home
+	log       *slog.Logger
+	started   time.Time
+	store     *storage.Store
+	network   *p2p.Network
+	artifacts *artifacts.Service
 
 	// tasks is read by the network's goroutines and written by none but the
 	// loop's and learn's.
@@ -43,6 +45,7 @@ type Node struct {
 	changed   chan struct{}  // closed and replaced when a task has moved
 	changedMu sync.Mutex
 	lastError atomic.Pointer[string]
+	lost      atomic.Pointer[[]record.CID] // artifacts that no peer could give back
 }
 
 // Run runs the daemon of a home until ctx ends, and calls ready once it serves
@@ -96,23 +99,34 @@ func New(h *home.Home) (*Node, error) {
 		n.fail(fmt.Errorf("the store had a damaged record, which peers will be asked for: %s", damage))
 	}
 	n.restore()
+	joined := make(chan struct{}) // closed when n.network is there for receive
 	n.network, err = p2p.New(p2p.Config{
 		Key: h.Key, Federation: config.Federation,
 		Listen: listen, Announce: config.Announce, Peers: config.Peers, MDNS: config.MDNS,
 		Members: members(config, h.ID), Logger: n.log,
-	}, n.store, n.receive)
+	}, n.store, func(ctx context.Context, from record.NodeID, r record.Record) p2p.Verdict {
+		select {
+		case <-joined:
+			return n.receive(ctx, from, r)
+		case <-ctx.Done():
+			return p2p.Ignore
+		}
+	})
 	if err != nil {
 		return nil, errors.Join(err, n.store.Close())
 	}
-	n.waiting.Add(1)
+	close(joined)
+	n.artifacts = artifacts.New(n.network.Host(), n.store.Blockstore(), n.network.Admits)
+	n.waiting.Add(2)
 	go n.drive()
 	n.resume()
+	go n.heal()
 	return n, nil
 }
 
 // Close leaves the network, ends the work and closes the store.
 func (n *Node) Close() error {
-	err := n.network.Close()
+	err := errors.Join(n.artifacts.Close(), n.network.Close())
 	n.stop()
 	n.waiting.Wait()
 	return errors.Join(err, n.store.Close())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"os"
 	"reflect"
@@ -18,7 +17,6 @@ import (
 	"village/node/ingest"
 	"village/protocol/record"
 	"village/protocol/task"
-	"village/storage"
 )
 
 // maxRequest is the largest body of a request in bytes.
@@ -170,7 +168,7 @@ func (n *Node) status(ctx context.Context) (api.Status, error) {
 		Datasets: len(n.store.Records(record.KindManifest)), Tasks: []api.TaskSummary{},
 		StoreBytes: n.store.Bytes(), FreeBytes: n.store.FreeBytes(), ResidentBytes: resident(),
 		BytesSent: traffic.BytesSent, BytesReceived: traffic.BytesReceived,
-		MessagesDropped: traffic.Dropped, MessagesRefused: traffic.Refused,
+		MessagesDropped: traffic.Dropped, MessagesRefused: traffic.Refused, Lost: n.missing(),
 		UptimeSeconds: n.now().Seconds(),
 	}
 	if text := n.lastError.Load(); text != nil {
@@ -429,7 +427,8 @@ func (n *Node) watchTask(ctx context.Context, w http.ResponseWriter, r *http.Req
 
 // sealed calls f in the loop with the run that has sealed a model.
 func (n *Node) sealed(ctx context.Context, cid record.CID, f func(*run, *task.Model) error) error {
-	var failed error = api.Fail(api.CodeFailed, "village model list", "no model %s is known here", cid)
+	var failed error = api.Fail(api.CodeFailed, "village model list",
+		"no task whose records are here has made model %s; ask a node that took part in its task", cid)
 	err := n.ask(ctx, func() {
 		for _, run := range n.runs {
 			if model, m := run.member.Model(); model == cid && model.Defined() {
@@ -459,16 +458,17 @@ func modelSummary(run *run) api.ModelSummary {
 }
 
 func (n *Node) showModel(ctx context.Context, cid record.CID) (any, error) {
-	var answer api.ShownModel
-	err := n.sealed(ctx, cid, func(run *run, m *task.Model) error {
-		answer = api.ShownModel{
-			Schema: "village.model.show/v1", ModelSummary: modelSummary(run), Encoding: m.Encoding,
-			Scaling: m.Scaling, Columns: m.Encoding.Names(),
-		}
-		answer.Weight, answer.Bias = m.Weights()
-		return nil
-	})
-	return answer, err
+	m, b, err := n.model(ctx, cid)
+	if err != nil {
+		return nil, err
+	}
+	answer := api.ShownModel{
+		Schema:       "village.model.show/v1",
+		ModelSummary: api.ModelSummary{CID: cid, Task: m.Task, Name: m.Name, Model: m.Spec.Kind, Bytes: uint64(len(b))},
+		Encoding:     m.Encoding, Scaling: m.Scaling, Columns: m.Encoding.Names(),
+	}
+	answer.Weight, answer.Bias = m.Weights()
+	return answer, nil
 }
 
 func (n *Node) report(ctx context.Context, cid record.CID) (any, error) {
@@ -482,53 +482,24 @@ func (n *Node) report(ctx context.Context, cid record.CID) (any, error) {
 	return answer, err
 }
 
-// model reads a stored model.
-func (n *Node) model(ctx context.Context, cid record.CID) (task.Model, error) {
-	artifact, size, err := n.store.Artifact(ctx, cid)
-	if errors.Is(err, storage.ErrNotFound) {
-		return task.Model{}, api.Fail(api.CodeFailed, "village model list", "no model %s is stored here", cid)
-	}
-	if err != nil {
-		return task.Model{}, err
-	}
-	defer artifact.Close()
-	if size > 2*task.MaxVector+(64<<20) {
-		return task.Model{}, api.Fail(api.CodeFailed, "village model list", "%s is too large for a model", cid)
-	}
-	b, err := io.ReadAll(artifact)
-	if err != nil {
-		return task.Model{}, err
-	}
-	m, err := task.UnmarshalModel(b)
-	if err != nil {
-		return task.Model{}, api.Fail(api.CodeFailed, "village model list", "%s is not a model: %v", cid, err)
-	}
-	return m, nil
-}
-
 func (n *Node) modelBytes(w http.ResponseWriter, r *http.Request) {
 	cid, err := record.ParseCID(r.PathValue("cid"))
 	if err != nil {
 		fail(w, api.Fail(api.CodeUsage, "village model list", "%v", err))
 		return
 	}
-	if _, err := n.model(r.Context(), cid); err != nil {
-		fail(w, err)
-		return
-	}
-	artifact, size, err := n.store.Artifact(r.Context(), cid)
+	_, b, err := n.model(r.Context(), cid)
 	if err != nil {
 		fail(w, err)
 		return
 	}
-	defer artifact.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
-	io.Copy(w, artifact)
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.Write(b)
 }
 
 func (n *Node) predict(ctx context.Context, p api.Predict) (any, error) {
-	m, err := n.model(ctx, p.Model)
+	m, _, err := n.model(ctx, p.Model)
 	if err != nil {
 		return nil, err
 	}

@@ -150,9 +150,6 @@ func (n *Node) publish(run *run, e member.Publish) {
 	// What peers would refuse does not stand here either: they would blame this
 	// node for it, and its machine could not work with it.
 	if _, err := n.decode(r); err != nil {
-		if e.Kind == record.KindUpdate {
-			err = fmt.Errorf("the training has diverged; propose the task again with a lower --learning-rate: %w", err)
-		}
 		n.halt(run, err)
 		return
 	}

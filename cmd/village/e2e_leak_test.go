@@ -18,7 +18,10 @@ import (
 	"strings"
 	"testing"
 
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+
 	"village/node/api"
+	"village/protocol/record"
 )
 
 // canary is a cell or a name that must stay at home, in every form in which it
@@ -53,9 +56,9 @@ func found(canaries []canary, b []byte) (texts []string) {
 }
 
 // TestRowsStayAtHome: through a whole task no cell, no name of a column that is
-// left out and no rare level comes to another node: into no file, no answer and
-// no record. What a node that takes part holds is all that was sent to it, since
-// the records that it gets are the bytes that were on the wire.
+// left out and no rare level comes to another node: into no message that is
+// gossiped, no file and no answer. What crosses the wire beside gossip are the
+// same records, which the other nodes hold as the bytes that they got.
 func TestRowsStayAtHome(t *testing.T) {
 	for _, ignore := range []bool{false, true} {
 		t.Run(fmt.Sprintf("ignore=%v", ignore), func(t *testing.T) {
@@ -63,6 +66,7 @@ func TestRowsStayAtHome(t *testing.T) {
 			s := federation(t, "budapest", "zurich", "bern")
 			owner, partner, eavesdropper := s[0], s[1], s[2]
 			connect(s...)
+			heard := listen(t, s...)
 
 			// Every column of the owner's file holds canaries.
 			r := rand.New(rand.NewPCG(7, 7))
@@ -122,6 +126,24 @@ func TestRowsStayAtHome(t *testing.T) {
 			cid := model(t, id, s...)
 
 			secret := slices.Concat(kept, hidden)
+			kinds := map[record.Kind]bool{}
+			eventually(t, "every kind of record was gossiped", func() bool {
+				for {
+					select {
+					case message := <-heard:
+						if texts := found(secret, message); texts != nil {
+							t.Errorf("%q was gossiped", texts)
+						}
+						r, err := record.Open(message, "")
+						if err != nil {
+							t.Error(err)
+						}
+						kinds[r.Kind] = true
+					default:
+						return len(kinds) == 5
+					}
+				}
+			})
 			for _, site := range s[1:] {
 				for path, answer := range answers(t, site, dataset, id, cid) {
 					if texts := found(secret, answer); texts != nil {
@@ -173,6 +195,29 @@ func TestRowsStayAtHome(t *testing.T) {
 			}
 		})
 	}
+}
+
+// listen returns what is gossiped in the sites' federation from now on.
+func listen(t *testing.T, sites ...*site) <-chan []byte {
+	t.Helper()
+	messages, err := stranger(t, sites...).Subscribe(pubsub.WithBufferSize(4096))
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard, end := make(chan []byte, 4096), make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer close(end)
+		for {
+			m, err := messages.Next(ctx)
+			if err != nil {
+				return
+			}
+			heard <- m.GetData()
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-end })
+	return heard
 }
 
 // answers are the raw bytes of all that a daemon's API tells, by path.

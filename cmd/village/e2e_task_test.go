@@ -239,6 +239,7 @@ func TestBackAfterAll(t *testing.T) {
 
 	late.start()
 	late.sees(append(missed, lateRows)...)
+	late.hears(id)
 	late.follow(id, func(v api.ShownTask) bool {
 		enrolled := 0
 		for _, n := range v.Nodes {

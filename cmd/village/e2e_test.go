@@ -301,8 +301,8 @@ func (s *site) propose(sites []*site, flags ...string) string {
 	return strings.TrimSpace(s.ok(append([]string{"task", "propose", "--name", "a task", "--nodes", strings.Join(ids, ",")}, flags...)...))
 }
 
-// join joins a task as soon as the site has heard of it.
-func (s *site) join(task string) {
+// hears waits until a site has heard of a task.
+func (s *site) hears(task string) {
 	s.t.Helper()
 	eventually(s.t, s.home+" has heard of the task", func() bool {
 		v, err := s.client().Tasks(context.Background())
@@ -311,6 +311,12 @@ func (s *site) join(task string) {
 		}
 		return slices.ContainsFunc(v.Tasks, func(t api.TaskSummary) bool { return t.CID.String() == task })
 	})
+}
+
+// join joins a task as soon as the site has heard of it.
+func (s *site) join(task string) {
+	s.t.Helper()
+	s.hears(task)
 	s.ok("task", "join", task)
 }
 

@@ -85,6 +85,7 @@ type Status struct {
 	BytesReceived   uint64        `json:"bytes_received"`
 	MessagesDropped uint64        `json:"messages_dropped"`
 	MessagesRefused uint64        `json:"messages_refused"`
+	Lost            []string      `json:"lost"` // what the disk has lost and no peer has given back yet
 	LastError       string        `json:"last_error"`
 	UptimeSeconds   float64       `json:"uptime_seconds"`
 }

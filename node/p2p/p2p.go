@@ -216,6 +216,14 @@ func (n *Network) Close() error {
 // ID returns the node's own ID.
 func (n *Network) ID() record.NodeID { return n.id }
 
+// Host returns the libp2p host, for protocols beside those of this package. It
+// closes with the network.
+func (n *Network) Host() host.Host { return n.host }
+
+// Admits says whether a peer may talk to this node: whether it is a node, and a
+// member where the federation is closed.
+func (n *Network) Admits(p peer.ID) bool { return n.members.hasPeer(p) }
+
 // Stats returns the counters.
 func (n *Network) Stats() Stats {
 	return Stats{

@@ -186,6 +186,9 @@ func Status(w io.Writer, v api.Status, names Names) error {
 		{"up", time.Duration(v.UptimeSeconds * float64(time.Second)).Round(time.Second).String()},
 		{"last error", or(v.LastError)},
 	}
+	for _, name := range v.Lost {
+		rows = append(rows, []string{"lost", Text(name)})
+	}
 	for _, t := range v.Tasks {
 		rows = append(rows, []string{"task", t.CID.String() + "  " + Text(t.Name) + ": " + Progress(t, names)})
 	}

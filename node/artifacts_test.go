@@ -1,0 +1,223 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"village/node/api"
+	"village/node/artifacts"
+	"village/node/home"
+	"village/protocol/dataset"
+	"village/protocol/learn"
+	"village/protocol/record"
+	"village/protocol/task"
+)
+
+func newHome(t *testing.T, name string) *home.Home {
+	t.Helper()
+	h, err := home.Init(filepath.Join(t.TempDir(), name), home.Options{
+		Nation: "HUN", Name: name, Federation: "test", Listen: []string{"/ip4/127.0.0.1/tcp/0"}, NoMDNS: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func start(t *testing.T, h *home.Home) *Node {
+	t.Helper()
+	n, err := New(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func stop(t *testing.T, n *Node) {
+	t.Helper()
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func connect(t *testing.T, a, b *Node) {
+	t.Helper()
+	if err := a.network.Connect(context.Background(), b.network.Addrs()[0]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// bigModel is a model whose file is long enough to stand in the value log.
+func bigModel(t *testing.T) (task.Model, []byte) {
+	t.Helper()
+	m := task.Model{
+		Task: record.CIDOf([]byte("task")), Name: "big", Round: 3, Roster: record.CIDOf([]byte("roster")),
+		Encoding: dataset.Encoding{Target: "ill", Classes: []string{"no", "yes"}, Positive: "yes"},
+	}
+	for i := range 300 {
+		m.Encoding.Features = append(m.Encoding.Features, dataset.FeatureSpec{
+			Name: fmt.Sprintf("%s%03d", strings.Repeat("x", 250), i), Kind: dataset.Numeric,
+		})
+		m.Scaling.Mean, m.Scaling.SD = append(m.Scaling.Mean, 0), append(m.Scaling.SD, 1)
+		m.Params = append(m.Params, float64(i))
+	}
+	m.Params = append(m.Params, 0)
+	m.Spec = learn.Spec{Kind: learn.Logistic, Inputs: 300, Classes: 2}
+	b, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, b
+}
+
+func store(t *testing.T, n *Node, b []byte) record.CID {
+	t.Helper()
+	c, _, err := n.store.AddArtifact(context.Background(), bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// export asks for a model's bytes as the command does.
+func export(n *Node, c record.CID) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.SetPathValue("cid", c.String())
+	n.modelBytes(w, r)
+	return w
+}
+
+// TestModelsAreFetched: a model of a task that this node knows nothing of.
+func TestModelsAreFetched(t *testing.T) {
+	a, b := start(t, newHome(t, "a")), start(t, newHome(t, "b"))
+	defer stop(t, a)
+	defer stop(t, b)
+	ctx := context.Background()
+	m, data := bigModel(t)
+	c := store(t, a, data)
+
+	_, err := b.showModel(ctx, c)
+	if e := api.AsError(err); err == nil || !strings.Contains(e.Message, artifacts.ErrAlone.Error()) || e.Next == "" {
+		t.Errorf("alone: %v", err)
+	}
+	if w := export(b, c); w.Code == http.StatusOK {
+		t.Error("what is not there was exported")
+	}
+	connect(t, b, a)
+	v, err := b.showModel(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := v.(api.ShownModel)
+	if shown.CID != c || shown.Name != "big" || shown.Task != m.Task || shown.Bytes != uint64(len(data)) || len(shown.Weight[0]) != 300 {
+		t.Errorf("shown: %s %q of task %s, %d bytes", shown.CID, shown.Name, shown.Task, shown.Bytes)
+	}
+	if w := export(b, c); w.Code != http.StatusOK || !bytes.Equal(w.Body.Bytes(), data) {
+		t.Errorf("exported: %d, %d bytes", w.Code, w.Body.Len())
+	}
+	rows := filepath.Join(t.TempDir(), "rows.csv")
+	var head, row []string
+	for _, f := range m.Encoding.Features {
+		head, row = append(head, f.Name), append(row, "1")
+	}
+	if err := os.WriteFile(rows, []byte(strings.Join(head, ",")+"\n"+strings.Join(row, ",")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := b.predict(ctx, api.Predict{Model: c, Path: rows}); err != nil || v.(api.Predictions).Predictions[0] != "yes" {
+		t.Errorf("predicted: %v, %v", v, err)
+	}
+	_, err = b.report(ctx, c)
+	if err == nil || !strings.Contains(err.Error(), "no task whose records are here") {
+		t.Errorf("report: %v", err)
+	}
+	if s, err := b.status(ctx); err != nil || len(s.Lost) != 0 || s.Lost == nil {
+		t.Errorf("lost %q, %v", s.Lost, err)
+	}
+
+	// What is fetched and is no model says so.
+	_, err = b.showModel(ctx, store(t, a, []byte("no model")))
+	if err == nil || !strings.Contains(err.Error(), "is not a model") {
+		t.Errorf("no model: %v", err)
+	}
+}
+
+// TestDamageIsHealed: a node starts on a disk that has changed its models, names
+// what it has lost, and has it back once a peer that holds it is connected.
+func TestDamageIsHealed(t *testing.T) {
+	a := start(t, newHome(t, "a"))
+	defer stop(t, a)
+	ctx := context.Background()
+	_, data := bigModel(t)
+	c := store(t, a, data)
+	h := newHome(t, "b")
+	b := start(t, h)
+	connect(t, b, a)
+	if _, err := b.showModel(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, b)
+
+	damage(t, h.StoreDir(), data[1000:1100])
+	b = start(t, h)
+	defer stop(t, b)
+	lost := func() []string {
+		s, err := b.status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Lost
+	}
+	eventually(t, "the loss is named", func() bool { return slices.Contains(lost(), "artifact "+c.String()) })
+	connect(t, b, a)
+	eventually(t, "the loss is healed", func() bool { return len(lost()) == 0 })
+	if got, err := b.read(ctx, c); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+
+	// Damage that shows while the daemon runs is healed by whoever meets it.
+	if err := b.store.Blockstore().DeleteBlock(ctx, c.Cid); err != nil {
+		t.Fatal(err)
+	}
+	if w := export(b, c); !bytes.Equal(w.Body.Bytes(), data) {
+		t.Errorf("exported: %d, %d bytes", w.Code, w.Body.Len())
+	}
+}
+
+// damage flips a byte of a closed store, where a piece of a value stands.
+func damage(t *testing.T, dir string, piece []byte) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*.vlog"))
+	for _, name := range names {
+		b, readErr := os.ReadFile(name)
+		if i := bytes.Index(b, piece); i >= 0 {
+			b[i] ^= 1
+			if err := os.WriteFile(name, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		err = errors.Join(err, readErr)
+	}
+	t.Fatalf("the store's files do not hold the value: %v", err)
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !holds(); {
+		if time.Now().After(end) {
+			t.Fatal(what + ": not in 30 seconds")
+		}
+		time.Sleep(10 * time.Millisecond) // polls what nobody announces
+	}
+}
