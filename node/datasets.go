@@ -309,11 +309,12 @@ func (n *Node) join(ctx context.Context, j api.Join) (api.Joined, error) {
 	}
 	config := n.home.Config()
 	var enrolled task.Enrolled
-	var ok, twice bool
+	var ok, twice, late bool
 	var why string
 	if err := n.ask(ctx, func() {
 		run := n.runs[j.Task]
-		if _, twice = run.member.Enrolment(n.home.ID); twice {
+		_, twice = run.member.Enrolment(n.home.ID)
+		if late = run.sealed || run.member.HasLeft(n.home.ID); twice || late {
 			return
 		}
 		run.site = site
@@ -326,6 +327,8 @@ func (n *Node) join(ctx context.Context, j api.Join) (api.Joined, error) {
 	switch {
 	case twice:
 		return api.Joined{}, api.Fail(api.CodeFailed, "village task show "+j.Task.String(), "this node has joined the task already")
+	case late:
+		return api.Joined{}, api.Fail(api.CodeFailed, "village task show "+j.Task.String(), "the task is over for this node: its model is sealed, or the node has left it")
 	case !ok:
 		return api.Joined{}, api.Fail(api.CodeFailed, "village status", "the enrolment could not be stored: %s", why)
 	}
@@ -333,6 +336,31 @@ func (n *Node) join(ctx context.Context, j api.Join) (api.Joined, error) {
 		Schema: "village.task.join/v1", CID: enrolled.CID, Task: j.Task, Dataset: cid,
 		TrainRows: uint64(train), TestRows: uint64(test),
 	}, nil
+}
+
+// leave ends the node's part in a task for good.
+func (n *Node) leave(ctx context.Context, id record.CID) (any, error) {
+	next := "village task show " + id.String()
+	var problem error
+	err := n.ask(ctx, func() {
+		run := n.runs[id]
+		switch {
+		case run == nil:
+			problem = api.Fail(api.CodeFailed, "village task list", "no task %s is known here", id)
+		case !run.task.Named(n.home.ID):
+			problem = api.Fail(api.CodeDenied, next, "the task does not name this node")
+		case run.sealed:
+			problem = api.Fail(api.CodeFailed, next, "the task's model is sealed; what this node gave to it cannot be taken back")
+		case run.member.HasLeft(n.home.ID):
+			problem = api.Fail(api.CodeFailed, next, "this node has left the task already")
+		default:
+			n.step(run, member.Leave{})
+			if !run.member.HasLeft(n.home.ID) {
+				problem = api.Fail(api.CodeFailed, "village status", "the leave could not be stored")
+			}
+		}
+	})
+	return api.Left{Schema: "village.task.leave/v1", Task: id}, errors.Join(err, problem)
 }
 
 // chooseDataset checks the dataset that was named for a task, or finds the only

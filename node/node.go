@@ -31,10 +31,11 @@ type Node struct {
 	network   *p2p.Network
 	artifacts *artifacts.Service
 
-	// tasks is read by the network's goroutines and written by none but the
-	// loop's and learn's.
-	mu    sync.RWMutex
-	tasks map[record.CID]task.Task
+	// What the network's goroutines read to judge a record.
+	mu      sync.RWMutex
+	tasks   map[record.CID]task.Task
+	final   map[string]bool        // tasks whose final set is decided on, by group
+	beacons map[record.Slot]uint64 // newest numbers
 
 	loop      chan func() // what the one goroutine that owns runs does next
 	runs      map[record.CID]*run
@@ -86,6 +87,8 @@ func New(h *home.Home) (*Node, error) {
 		home: h, started: time.Now(),
 		log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		tasks:   map[record.CID]task.Task{},
+		final:   map[string]bool{},
+		beacons: map[record.Slot]uint64{},
 		loop:    make(chan func(), 1024),
 		runs:    map[record.CID]*run{},
 		work:    make(chan struct{}, max(1, runtime.NumCPU()-1)),

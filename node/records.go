@@ -25,7 +25,7 @@ var errUnknownTask = errors.New("task is not known")
 // durable and handed to the machine of its task. It rejects only what every
 // honest node must reject; what depends on the own state is ignored.
 func (n *Node) receive(_ context.Context, _ record.NodeID, r record.Record) p2p.Verdict {
-	if n.store.Has(r.CID) {
+	if n.store.Has(r.CID) || n.isStale(r) {
 		return p2p.Ignore
 	}
 	content, err := n.decode(r)
@@ -38,6 +38,10 @@ func (n *Node) receive(_ context.Context, _ record.NodeID, r record.Record) p2p.
 	case err != nil:
 		n.log.Warn("refused a record", "kind", r.Kind, "author", r.Author, "error", err)
 		return p2p.Reject
+	}
+	if r.Kind == record.KindBeacon { // says something of this moment alone
+		n.learn(r, content)
+		return p2p.Accept
 	}
 	if n.tooMany(r) {
 		n.fail(fmt.Errorf("%s has published more than %d records of kind %q; further ones are ignored", r.Author, maxByAuthor, r.Kind))
@@ -68,11 +72,12 @@ func (n *Node) decode(r record.Record) (any, error) {
 		return dataset.ManifestOf(r)
 	case record.KindTask:
 		return task.TaskOf(r)
-	case record.KindEnrolment, record.KindUpdate, record.KindEvaluation:
+	case record.KindEnrolment, record.KindUpdate, record.KindEvaluation, record.KindLeave, record.KindBeacon,
+		record.KindProposal, record.KindPrevote, record.KindPrecommit, record.KindSeal:
 	default:
 		return nil, errUnknownKind // of a newer program
 	}
-	id, err := record.ParseCID(r.Subject)
+	id, err := record.ParseCID(r.Group())
 	if err != nil {
 		return nil, err
 	}
@@ -87,9 +92,38 @@ func (n *Node) decode(r record.Record) (any, error) {
 		return task.EnrolmentOf(r, t)
 	case record.KindUpdate:
 		return task.UpdateOf(r, t)
-	default:
+	case record.KindEvaluation:
 		return task.EvaluationOf(r, t)
+	case record.KindLeave:
+		return task.LeaveOf(r, t)
+	case record.KindBeacon:
+		return task.BeaconOf(r, t)
+	case record.KindSeal:
+		topic, seal, err := task.SealOf(r, id, t)
+		return member.Certificate{Topic: topic, Content: seal.Content}, err
+	default:
+		topic, vote, err := task.VoteOf(r, id, t)
+		return member.Ballot{Topic: topic, Vote: vote}, err
 	}
+}
+
+// isStale tells of what no longer says anything: a beacon before the newest one,
+// and an update of a task whose model is sealed, which would push out of the
+// store the update that is in it.
+func (n *Node) isStale(r record.Record) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch r.Kind {
+	case record.KindBeacon:
+		stale := r.Number <= n.beacons[r.Slot]
+		if !stale {
+			n.beacons[r.Slot] = r.Number
+		}
+		return stale
+	case record.KindUpdate:
+		return n.final[r.Group()]
+	}
+	return false
 }
 
 func (n *Node) tooMany(r record.Record) bool {
@@ -119,7 +153,7 @@ func (n *Node) learn(r record.Record, content any) {
 		})
 		n.network.SyncSoon() // what others have said of it
 	default:
-		id, err := record.ParseCID(r.Subject)
+		id, err := record.ParseCID(r.Group())
 		if err != nil {
 			return // not reached: decode has parsed it
 		}

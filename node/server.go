@@ -98,6 +98,7 @@ func (n *Node) routes(ctx context.Context) http.Handler {
 	}))
 	mux.HandleFunc("GET "+api.PathTaskWatch, func(w http.ResponseWriter, r *http.Request) { n.watchTask(ctx, w, r) })
 	handle(mux, "POST "+api.PathTaskJoin, with(func(ctx context.Context, j api.Join) (any, error) { return n.join(ctx, j) }))
+	handle(mux, "POST "+api.PathTaskLeave, byCID(n.leave))
 	handle(mux, "GET "+api.PathModels, func(r *http.Request) (any, error) { return n.listModels(r.Context()) })
 	handle(mux, "GET "+api.PathModel, byCID(n.showModel))
 	handle(mux, "GET "+api.PathModelReport, byCID(n.report))
@@ -342,7 +343,12 @@ func (n *Node) ordered() []*run {
 func (n *Node) summary(run *run) api.TaskSummary {
 	model, _ := run.member.Model()
 	_, joined := run.member.Enrolment(n.home.ID)
+	undecided, quorum := run.member.Undecided()
+	if undecided == nil {
+		undecided = []record.NodeID{}
+	}
 	return api.TaskSummary{
+		Undecided: undecided, Quorum: quorum,
 		CID: run.id, Name: run.task.Name, Proposer: run.proposer,
 		Named: run.task.Named(n.home.ID), Joined: joined,
 		Stage: string(run.member.Stage()), Round: run.member.Round(), Rounds: run.task.Rounds,
@@ -380,6 +386,8 @@ func (n *Node) shown(run *run, schema string) api.ShownTask {
 		answer.Nodes = append(answer.Nodes, api.TaskNode{
 			PeerID: id, Nation: e.Nation, Name: e.Node, Enrolled: enrolled, Dataset: e.Manifest,
 			TrainRows: e.Moments.Count, Round: run.member.RoundOf(id), Evaluated: run.member.HasEvaluated(id),
+			Late: enrolled && run.member.Roster().Defined() && !run.member.InRoster(id),
+			Left: run.member.HasLeft(id), Silent: run.member.IsSilent(id),
 		})
 	}
 	return answer

@@ -22,7 +22,7 @@ const listTasks = "village task list"
 
 func newTask(a *app) *cobra.Command {
 	return group("task", "Tasks: what is trained, by whom and how",
-		newTaskPropose(a), newTaskList(a), newTaskShow(a), newTaskJoin(a), newTaskWatch(a))
+		newTaskPropose(a), newTaskList(a), newTaskShow(a), newTaskJoin(a), newTaskLeave(a), newTaskWatch(a))
 }
 
 func newTaskPropose(a *app) *cobra.Command {
@@ -196,6 +196,32 @@ func newTaskJoin(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&dataset, "dataset", "", "CID of the dataset (else the only own one that fits)")
 	cmd.RegisterFlagCompletionFunc("dataset", a.complete(ownDatasetCIDs))
 	return cmd
+}
+
+func newTaskLeave(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "leave CID", Short: "End this node's part in a task for good", Args: need("a CID"),
+		ValidArgsFunction: a.complete(taskCIDs),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			cid, err := parseCID(args[0], listTasks)
+			if err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.Leave(cmd.Context(), cid)
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			return a.answer(cmd, v, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, "left; the others go on without this node's updates")
+				return err
+			})
+		}),
+	}
 }
 
 func newTaskWatch(a *app) *cobra.Command {

@@ -205,11 +205,17 @@ type Joined struct {
 	TestRows  uint64     `json:"test_rows"`
 }
 
+// Left is the answer of village task leave.
+type Left struct {
+	Schema string     `json:"schema"`
+	Task   record.CID `json:"task"`
+}
+
 // The stages of a task at a node.
 const (
-	StageEnrolling  = "enrolling"  // not every named node has enrolled
+	StageEnrolling  = "enrolling"  // the roster is not decided on
 	StageTraining   = "training"   // rounds are run
-	StageSealing    = "sealing"    // the last round is done; updates of others are missing
+	StageSealing    = "sealing"    // the last round is done; the final set is not decided on
 	StageEvaluating = "evaluating" // the model stands; evaluations are missing
 	StageDone       = "done"
 )
@@ -225,8 +231,12 @@ type TaskSummary struct {
 	Round      uint64          `json:"round"` // this node's, or the highest seen where it does not take part
 	Rounds     uint64          `json:"rounds"`
 	WaitingFor []record.NodeID `json:"waiting_for"`
-	ModelCID   record.CID      `json:"model_cid"`
-	Error      string          `json:"error"`
+	// Undecided names the nodes that have yet to speak before the roster or the
+	// final set can be decided on; Quorum is how many must, 0 where nothing is due.
+	Undecided []record.NodeID `json:"undecided"`
+	Quorum    int             `json:"quorum"`
+	ModelCID  record.CID      `json:"model_cid"`
+	Error     string          `json:"error"`
 }
 
 // Tasks is the answer of village task list.
@@ -245,6 +255,9 @@ type TaskNode struct {
 	TrainRows uint64        `json:"train_rows"`
 	Round     uint64        `json:"round"`
 	Evaluated bool          `json:"evaluated"`
+	Late      bool          `json:"late"`   // enrolled after the roster was decided on
+	Left      bool          `json:"left"`   // has left the task
+	Silent    bool          `json:"silent"` // is not waited for
 }
 
 // ShownTask is the answer of village task show and, an object a change, of
@@ -309,21 +322,24 @@ type Report struct {
 	Nodes    []NodeReport    `json:"nodes"`
 	AllRows  Pair            `json:"all_rows"`
 	Mean     MeanPair        `json:"mean_of_nodes"`
+	// Contributions say of every named node what it gave to the model.
+	Contributions []Contribution `json:"contributions"`
 }
 
 // The parts of a [Report] are those that every node computes.
 type (
-	NodeReport = task.NodeResult
-	Pair       = task.Pair
-	MeanPair   = task.MeanPair
-	Metrics    = task.Metrics
+	NodeReport   = task.NodeResult
+	Contribution = task.Contribution
+	Pair         = task.Pair
+	MeanPair     = task.MeanPair
+	Metrics      = task.Metrics
 )
 
 // ReportOf makes a report of the results, without schema and artifact.
 func ReportOf(r task.Results) Report {
 	return Report{
 		CID: r.CID, Task: r.Task, Name: r.Name, Target: r.Target, Positive: r.Positive, Rounds: r.Rounds,
-		Missing: r.Missing, Nodes: r.Nodes, AllRows: r.AllRows, Mean: r.Mean,
+		Missing: r.Missing, Nodes: r.Nodes, AllRows: r.AllRows, Mean: r.Mean, Contributions: r.Contributions,
 	}
 }
 

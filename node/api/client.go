@@ -41,6 +41,7 @@ const (
 	PathTask        = "/v1/tasks/{cid}"         // GET
 	PathTaskWatch   = "/v1/tasks/{cid}/watch"   // GET, a ShownTask a line until it is done
 	PathTaskJoin    = "/v1/tasks/{cid}/join"    // POST Join
+	PathTaskLeave   = "/v1/tasks/{cid}/leave"   // POST
 	PathModels      = "/v1/models"              // GET
 	PathModel       = "/v1/models/{cid}"        // GET
 	PathModelReport = "/v1/models/{cid}/report" // GET
@@ -234,6 +235,11 @@ func (c *Client) WatchTask(ctx context.Context, cid record.CID, report func(Show
 // Join enrols this node in a task.
 func (c *Client) Join(ctx context.Context, j Join) (Joined, error) {
 	return call[Joined](ctx, c, http.MethodPost, fill(PathTaskJoin, j.Task.String()), j)
+}
+
+// Leave ends this node's part in a task.
+func (c *Client) Leave(ctx context.Context, task record.CID) (Left, error) {
+	return call[Left](ctx, c, http.MethodPost, fill(PathTaskLeave, task.String()), nil)
 }
 
 // Models lists the sealed models that this node holds.

@@ -31,7 +31,8 @@ func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, e
 
 	var training dataset.Table
 	testing := make([]dataset.Table, len(all))
-	roster := task.Roster{}
+	enrolled := map[record.NodeID]task.Enrolled{}
+	content := task.FinalContent{Round: shown.Rounds}
 	for i, h := range all {
 		cleaned, err := dataset.Clean(h.rows, options)
 		if err != nil {
@@ -44,7 +45,8 @@ func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, e
 		training.Columns = train.Columns
 		training.Rows = append(training.Rows, train.Rows...)
 		testing[i] = test
-		roster.Members = append(roster.Members, task.Enrolled{Author: h.home.ID})
+		enrolled[h.home.ID] = task.Enrolled{Author: h.home.ID}
+		content.Parts = append(content.Parts, task.Part{Node: h.home.ID, Round: shown.Rounds})
 	}
 	samples, err := t.Encoding.Encode(training)
 	if err != nil {
@@ -75,7 +77,7 @@ func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, e
 		p.testRows += samples.N
 		p.differences += differ
 	}
-	p.results, err = task.ResultsOf(t, record.CID{}, record.CID{}, shown.Rounds, roster, evaluations)
+	p.results, err = task.ResultsOf(t, record.CID{}, content, task.Roster{}, enrolled, evaluations)
 	return p, err
 }
 

@@ -23,6 +23,9 @@ type Training struct {
 	Progress func() error
 }
 
+// ErrDiverged is the end of a training whose steps were too large.
+var ErrDiverged = errors.New("a parameter is not finite")
+
 func (t Training) check() error {
 	switch {
 	case t.Steps < 0:
@@ -98,7 +101,7 @@ func (s Spec) Train(params []float64, data dataset.Samples, t Training) ([]float
 		}
 		s.gradient(params, data, batch, t.L2, grad, out)
 		if !descend(params, grad, t.Rate) {
-			return nil, fmt.Errorf("train: a parameter is not finite after step %d of %d: lower the learning rate (%g)", step+1, t.Steps, t.Rate)
+			return nil, fmt.Errorf("train: %w after step %d of %d: lower the learning rate (%g)", ErrDiverged, step+1, t.Steps, t.Rate)
 		}
 		if t.Progress != nil {
 			if err := t.Progress(); err != nil {

@@ -3,6 +3,7 @@ package member
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -77,12 +78,11 @@ func (s *Site) Train(e Train, progress func() error) ([]float64, error) {
 }
 
 // Evaluate counts, on the node's test rows, the model and what the node reaches
-// alone: as many steps of the same size with the same model on its own training
-// rows, under their own scaling.
+// alone.
 func (s *Site) Evaluate(e Evaluate, progress func() error) (task.Evaluation, error) {
 	spec := s.task.Spec()
 	own := s.moments.Scaling()
-	alone, err := spec.Train(Start(s.id, s.task), scaled(s.train, own), s.steps(e.Model.Round*s.task.LocalSteps, 0, progress))
+	alone, err := s.alone(scaled(s.train, own), s.steps(e.Model.Round*s.task.LocalSteps, 0, progress))
 	if err != nil {
 		return task.Evaluation{}, fmt.Errorf("training on the own rows alone: %w", err)
 	}
@@ -91,6 +91,22 @@ func (s *Site) Evaluate(e Evaluate, progress func() error) (task.Evaluation, err
 		Local:     spec.Count(alone, scaled(s.test, own)),
 		Federated: spec.Count(e.Model.Params, scaled(s.test, e.Model.Scaling)),
 	}, nil
+}
+
+// alone trains the same model, for as many steps, on the node's rows alone under
+// their own scaling. It starts at zero, so that its result is that of the rows
+// and not of a task's random start. Where the task's step size, which suits the
+// federation, is too large for these rows, it is halved until it is not.
+func (s *Site) alone(rows dataset.Samples, t learn.Training) (params []float64, err error) {
+	spec := s.task.Spec()
+	for range 60 {
+		params, err = spec.Train(make([]float64, spec.Params()), rows, t)
+		if err == nil || !errors.Is(err, learn.ErrDiverged) {
+			return params, err
+		}
+		t.Rate /= 2
+	}
+	return params, err
 }
 
 func (s *Site) steps(n, round uint64, progress func() error) learn.Training {
