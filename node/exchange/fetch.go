@@ -1,0 +1,638 @@
+package exchange
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+const (
+	// Chunks on their way, of one vector. What they take in memory when they are
+	// not fetched into a buffer of the caller's.
+	maxFlight = 8
+	// Peers that one vector is fetched from at the same time.
+	maxLinks = 32
+
+	// How often a fetch looks for new peers and for slow ones.
+	lookTime = 500 * time.Millisecond
+	tickTime = 20 * time.Millisecond
+
+	// A holder that had nothing to promise is asked again after a pause.
+	pauseMin, pauseMax = 20 * time.Millisecond, 320 * time.Millisecond
+
+	// A chunk is taken from a peer that needs more than slowFactor times as long
+	// for it as is usual, and longer than slowMin, when another could send it.
+	slowFactor, slowMin = 4, 2 * time.Second
+
+	openTime = 15 * time.Second
+	maxHaves = 4096 // updates on one stream
+)
+
+// Fetch returns the bytes that a names, from the store or from whichever peers
+// hold them. It needs no more memory than the vector and what the store takes.
+// It ends early when ctx does and when the store fails; what the store has by
+// then is not fetched again, and is served.
+func (x *Exchange) Fetch(ctx context.Context, a Announcement) ([]byte, error) {
+	if err := a.Check(); err != nil {
+		return nil, err
+	}
+	var b []byte
+	err := x.fetch(ctx, a, func(t *transfer) error {
+		b = make([]byte, a.Size)
+		t.place = func(i int) []byte { start := i * ChunkSize; return b[start : start+a.chunkLen(i)] }
+		t.drop = func([]byte) {}
+		for i := range t.had.all() {
+			if held, err := t.held(i); err != nil {
+				t.miss(i, err)
+			} else {
+				copy(t.place(i), held)
+			}
+		}
+		return t.run(nil)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// FetchTo is [Exchange.Fetch] for those who need not hold the vector: it gives
+// sink the chunks in order, while later ones still arrive. The bytes are sink's
+// to read until it returns. Besides what the store takes, it needs eight chunks
+// of memory. An error of sink ends it.
+func (x *Exchange) FetchTo(ctx context.Context, a Announcement, sink func(offset int, chunk []byte) error) error {
+	if err := a.Check(); err != nil {
+		return err
+	}
+	return x.fetch(ctx, a, func(t *transfer) error {
+		free := make(chan []byte, maxFlight)
+		t.place = func(i int) []byte {
+			select {
+			case b := <-free:
+				return b[:a.chunkLen(i)]
+			default:
+				return make([]byte, a.chunkLen(i), ChunkSize)
+			}
+		}
+		t.drop = func(b []byte) {
+			select {
+			case free <- b:
+			default:
+			}
+		}
+		return t.run(sink)
+	})
+}
+
+// fetch prepares a transfer and runs it, alone for its vector.
+func (x *Exchange) fetch(ctx context.Context, a Announcement, run func(*transfer) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(x.ctx, func() { cancel(ErrClosed) })()
+
+	v := x.register(a)
+	for _, turn := range []chan struct{}{v.fetching, x.active} {
+		select {
+		case turn <- struct{}{}:
+			defer func() { <-turn }()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	t := &transfer{
+		x: x, v: v, id: a.ID(), ctx: ctx, cancel: cancel,
+		news: make(chan struct{}, 1), links: make(map[peer.ID]*link),
+	}
+	x.mu.Lock()
+	t.had = v.have
+	x.mu.Unlock()
+	t.kept, t.missing = t.had, a.all().without(t.had)
+	return run(t)
+}
+
+// transfer is one vector on its way in.
+type transfer struct {
+	x      *Exchange
+	v      *vector
+	id     [32]byte
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	place  func(i int) []byte // where chunk i goes
+	drop   func([]byte)       // takes a place back, when its chunk is stored or lost
+	had    bitmap             // at the start
+	wg     sync.WaitGroup     // links and chunks that are being stored
+	news   chan struct{}      // kept has changed
+
+	// Under the exchange's mutex. A chunk that is neither kept nor missing is
+	// on its way.
+	kept, missing bitmap
+	links         map[peer.ID]*link
+	usual         time.Duration // that a chunk takes once it is its turn, smoothed
+	over          bool
+}
+
+// link is one stream on which a peer is the holder.
+type link struct {
+	t    *transfer
+	peer peer.ID
+	asks chan ask // one at a time
+	stop context.CancelCauseFunc
+
+	// Under the exchange's mutex.
+	open     bool
+	have     bitmap
+	asked    ask // count 0: none is to be answered
+	promised []int
+	window   int       // how many it may be asked for at the same time
+	given    int       // chunks that it has delivered
+	moved    time.Time // when a byte came last, or began to be due
+	turn     time.Time // when the first of promised began to be due
+	pause    time.Duration
+	resume   time.Time // of asking, after a pause
+}
+
+// run fetches what is missing and calls sink, where there is one, for each
+// chunk. When it returns, nothing of it is left behind.
+func (t *transfer) run(sink func(offset int, chunk []byte) error) error {
+	defer func() {
+		t.cancel(nil)
+		t.x.mu.Lock()
+		t.over = true
+		t.x.mu.Unlock()
+		t.wg.Wait()
+	}()
+	tick := time.NewTicker(tickTime)
+	defer tick.Stop()
+	var looked time.Time
+	next, all := 0, t.v.announcement.all()
+	again := make(map[int]bool)
+	for {
+		t.x.mu.Lock()
+		kept := t.kept
+		t.x.mu.Unlock()
+		switch {
+		case t.ctx.Err() != nil:
+			return context.Cause(t.ctx)
+		case sink != nil && kept.has(next):
+			b, err := t.held(next)
+			if err != nil {
+				if again[next] {
+					return fmt.Errorf("reading back chunk %d of a vector: %w", next, err)
+				}
+				again[next] = true
+				t.miss(next, err)
+				continue
+			}
+			if err := sink(next*ChunkSize, b); err != nil {
+				return err
+			}
+			if next++; next == len(t.v.announcement.Chunks) {
+				return nil
+			}
+			continue
+		case sink == nil && kept == all:
+			return nil
+		}
+		if now := time.Now(); kept != all && now.Sub(looked) >= lookTime {
+			looked = now
+			t.look()
+		}
+		select {
+		case <-t.ctx.Done():
+		case <-t.news:
+		case <-tick.C:
+			t.x.mu.Lock()
+			t.dropSlow(time.Now())
+			t.schedule()
+			t.x.mu.Unlock()
+		}
+	}
+}
+
+// held returns a chunk of the store.
+func (t *transfer) held(i int) ([]byte, error) {
+	want := t.v.announcement.Chunks[i]
+	b, err := t.x.store.Chunk(want)
+	if err == nil && sha256.Sum256(b) != want {
+		err = errors.New("the store returned other bytes")
+	}
+	return b, err
+}
+
+// miss has a chunk fetched that the store failed to return.
+func (t *transfer) miss(i int, err error) {
+	t.x.lost(t.v, i, err)
+	t.x.mu.Lock()
+	defer t.x.mu.Unlock()
+	t.kept.remove(i)
+	t.missing.add(i)
+}
+
+// look opens links to connected peers.
+func (t *transfer) look() {
+	peers := t.x.host.Network().Peers()
+	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
+	t.x.mu.Lock()
+	defer t.x.mu.Unlock()
+	for _, p := range peers {
+		if t.links[p] != nil || !t.x.allow(p) || t.x.sources.shunned(p) {
+			continue
+		}
+		if len(t.links) >= maxLinks {
+			t.makeRoom()
+			return
+		}
+		ctx, stop := context.WithCancelCause(t.ctx)
+		l := &link{t: t, peer: p, asks: make(chan ask, 1), stop: stop, window: 2}
+		t.links[p] = l
+		t.wg.Go(func() { l.run(ctx) })
+	}
+}
+
+// makeRoom ends a link that is of no use, so that another peer has its turn.
+func (t *transfer) makeRoom() {
+	for _, l := range t.links {
+		if l.open && !l.due() && l.have.and(t.missing).empty() {
+			l.stop(errNoUse)
+			return
+		}
+	}
+}
+
+var (
+	errNoUse = errors.New("the peer has nothing that is needed")
+	errSlow  = errors.New("the peer is slow")
+	errHangs = errors.New("the peer hangs")
+)
+
+// due says whether the peer has something to send.
+func (l *link) due() bool { return l.asked.count > 0 || len(l.promised) > 0 }
+
+// dropSlow ends the links that hold chunks up. The exchange's mutex is held.
+func (t *transfer) dropSlow(now time.Time) {
+	for _, l := range t.links {
+		if !l.due() {
+			continue
+		}
+		silent := now.Sub(l.moved)
+		if silent > t.x.dead {
+			l.stop(errHangs)
+			continue
+		}
+		owes := l.asked.set
+		slow := false
+		if len(l.promised) > 0 {
+			owes = bitmap{}
+			owes.add(l.promised[0])
+			slow = t.usual > 0 && now.Sub(l.turn) > max(slowMin, slowFactor*t.usual)
+		}
+		if (slow || silent > t.x.quiet) && t.elsewhere(l, owes) {
+			if silent > t.x.quiet {
+				l.stop(errHangs)
+			} else {
+				l.stop(errSlow)
+			}
+		}
+	}
+}
+
+// elsewhere says whether another peer has time for any of a set.
+func (t *transfer) elsewhere(not *link, set bitmap) bool {
+	for _, l := range t.links {
+		if l != not && len(l.promised)+l.asked.count < l.window && !l.have.and(set).empty() {
+			return true
+		}
+	}
+	return false
+}
+
+// schedule asks every peer that has time for something that it has. The
+// exchange's mutex is held.
+//
+// Chunks that a single peer has come first: it is asked for any of them, so that
+// it can give every fetcher others. Of the rest, those that few have come first,
+// and the peer that has given least is asked first.
+func (t *transfer) schedule() {
+	if t.over || t.missing.empty() {
+		return
+	}
+	var links []*link
+	var asked bitmap
+	var holders [maxChunks]int
+	flight := t.v.announcement.all().without(t.missing).without(t.kept).count()
+	for _, l := range t.links {
+		for i := range l.have.and(t.missing).all() {
+			holders[i]++
+		}
+		asked = asked.or(l.asked.set)
+		flight += l.asked.count
+		if l.open {
+			links = append(links, l)
+		}
+	}
+	slices.SortFunc(links, func(a, b *link) int {
+		return cmp.Compare(a.given+len(a.promised), b.given+len(b.promised))
+	})
+	now := time.Now()
+	for _, l := range links {
+		count := min(l.window-len(l.promised), maxFlight-flight)
+		if l.asked.count > 0 || count <= 0 || now.Before(l.resume) {
+			continue
+		}
+		var alone bitmap
+		var shared []int
+		for i := range l.have.and(t.missing).without(asked).all() {
+			if holders[i] == 1 {
+				alone.add(i)
+			} else {
+				shared = append(shared, i)
+			}
+		}
+		a := ask{count: count, patient: true, set: alone}
+		if alone.empty() {
+			a.patient = false
+			rand.Shuffle(len(shared), func(i, j int) { shared[i], shared[j] = shared[j], shared[i] })
+			slices.SortStableFunc(shared, func(i, j int) int { return cmp.Compare(holders[i], holders[j]) })
+			for _, i := range shared[:min(len(shared), 2*count)] {
+				a.set.add(i)
+			}
+		}
+		if a.set.empty() {
+			continue
+		}
+		a.count = min(a.count, a.set.count())
+		if !l.due() {
+			l.moved = now
+		}
+		l.asked = a
+		l.asks <- a // has room: the one before was answered
+		asked = asked.or(a.set)
+		flight += a.count
+	}
+}
+
+// run is the life of a link.
+func (l *link) run(ctx context.Context) {
+	x := l.t.x
+	err := l.converse(ctx)
+	x.mu.Lock()
+	for _, i := range l.promised {
+		l.t.missing.add(i)
+	}
+	delete(l.t.links, l.peer)
+	l.t.schedule()
+	x.mu.Unlock()
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errGarbage) {
+		err = cause
+	}
+	switch {
+	case errors.Is(err, errGarbage):
+		x.blame(l.peer, &x.sources, err)
+	case l.t.ctx.Err() != nil || errors.Is(err, errNoUse):
+	default:
+		x.log.Debug("fetching a vector", "peer", l.peer, "error", err)
+		x.sources.punish(l.peer, forFailing)
+	}
+	l.stop(nil)
+}
+
+func (l *link) converse(ctx context.Context) error {
+	x := l.t.x
+	opening, cancel := context.WithTimeout(network.WithNoDial(ctx, "a vector"), openTime)
+	defer cancel()
+	s, err := x.host.NewStream(opening, l.peer, x.protocol)
+	if err != nil {
+		return err
+	}
+	defer tether(ctx, s)()
+	if err := writeMoving(s, append(appendHead(nil, kindHello, 32), l.t.id[:]...)); err != nil {
+		_ = s.Reset()
+		return err
+	}
+	x.mu.Lock()
+	l.open = true
+	x.mu.Unlock()
+
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	ctx, done := context.WithCancel(ctx)
+	defer done()
+	helpers.Go(func() {
+		var b []byte
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case a := <-l.asks:
+				b = a.append(b[:0])
+				if err := writeMoving(s, b); err != nil {
+					l.stop(err)
+					return
+				}
+			}
+		}
+	})
+	// The pieces of two chunks, so that reading seldom waits for hashing.
+	pieces := make(chan piece, 2*ChunkSize/maxPiece)
+	defer close(pieces)
+	helpers.Go(func() { l.verify(pieces) })
+	err = l.read(s, pieces)
+	_ = s.Reset() // frees the one who writes
+	return err
+}
+
+// piece is some bytes of a chunk in their place.
+type piece struct {
+	chunk int
+	b     []byte
+	whole []byte // with the last piece: the chunk
+}
+
+// read takes what the peer sends until the stream ends.
+func (l *link) read(r io.Reader, pieces chan<- piece) error {
+	x := l.t.x
+	var (
+		b     []byte // the place of the chunk in turn
+		n     int    // bytes of it that have come
+		haves int
+	)
+	defer func() {
+		if b != nil {
+			pieces <- piece{chunk: -1, whole: b}
+		}
+	}()
+	for {
+		kind, size, err := readHead(r)
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case kindHave:
+			set, err := readBitmap(r)
+			if err != nil {
+				return err
+			}
+			if haves++; haves > maxHaves {
+				return errNoUse
+			}
+			if err := l.haves(set); err != nil {
+				return err
+			}
+		case kindPromise:
+			set, err := readBitmap(r)
+			if err != nil {
+				return err
+			}
+			if err := l.answered(set); err != nil {
+				return err
+			}
+		case kindPiece:
+			i := l.inTurn()
+			if i < 0 {
+				return fmt.Errorf("%w: bytes of a chunk that was not promised", errGarbage)
+			}
+			if b == nil {
+				b, n = l.t.place(i), 0
+			}
+			if size > len(b)-n {
+				return fmt.Errorf("%w: more bytes than a chunk has", errGarbage)
+			}
+			if err := readBody(r, b[n:n+size]); err != nil {
+				return err
+			}
+			x.received.Add(uint64(size))
+			p := piece{chunk: i, b: b[n : n+size]}
+			if n += size; n == len(b) {
+				p.whole, b = b, nil
+				l.arrived()
+			}
+			pieces <- p
+		default:
+			return fmt.Errorf("%w: frame of kind %d from a holder", errGarbage, kind)
+		}
+	}
+}
+
+func (l *link) haves(set bitmap) error {
+	l.t.x.mu.Lock()
+	defer l.t.x.mu.Unlock()
+	if set == l.have || !set.without(l.t.v.announcement.all()).empty() {
+		return fmt.Errorf("%w: it tells of chunks what is not new or cannot be", errGarbage)
+	}
+	l.have = set
+	l.t.schedule()
+	return nil
+}
+
+func (l *link) answered(set bitmap) error {
+	l.t.x.mu.Lock()
+	defer l.t.x.mu.Unlock()
+	a, now := l.asked, time.Now()
+	if a.count == 0 || set.count() > a.count || !set.without(a.set).empty() {
+		return fmt.Errorf("%w: it promises what was not asked for", errGarbage)
+	}
+	l.asked = ask{}
+	l.moved = now
+	if set.empty() {
+		l.pause = clamp(2*l.pause, pauseMin, pauseMax)
+		l.resume = now.Add(l.pause)
+		l.t.schedule()
+		return nil
+	}
+	l.pause = 0
+	if len(l.promised) == 0 {
+		l.turn = now
+	}
+	for i := range set.all() {
+		l.promised = append(l.promised, i)
+		l.t.missing.remove(i)
+	}
+	l.t.schedule()
+	return nil
+}
+
+// inTurn returns the chunk that bytes which come now belong to, -1 for none.
+func (l *link) inTurn() int {
+	l.t.x.mu.Lock()
+	defer l.t.x.mu.Unlock()
+	if len(l.promised) == 0 {
+		return -1
+	}
+	l.moved = time.Now()
+	return l.promised[0]
+}
+
+// arrived is called when all bytes of the chunk in turn are here.
+func (l *link) arrived() {
+	l.t.x.mu.Lock()
+	defer l.t.x.mu.Unlock()
+	now := time.Now()
+	took := now.Sub(l.turn)
+	if l.t.usual == 0 {
+		l.t.usual = took
+	}
+	l.t.usual += (took - l.t.usual) / 8
+	l.turn = now
+	l.promised = l.promised[1:]
+	if len(l.promised) == 0 && l.asked.count > 0 {
+		// The peer had to wait for an ask: have more under way next time.
+		l.window = min(l.window+1, maxWindow)
+	}
+	l.t.schedule()
+}
+
+// verify hashes pieces as they come and has the chunks stored that are right.
+func (l *link) verify(pieces <-chan piece) {
+	h := sha256.New()
+	for p := range pieces {
+		if p.chunk < 0 { // it broke off
+			l.t.drop(p.whole)
+			continue
+		}
+		h.Write(p.b)
+		if p.whole == nil {
+			continue
+		}
+		sum := [32]byte(h.Sum(nil))
+		h.Reset()
+		if sum == l.t.v.announcement.Chunks[p.chunk] {
+			l.t.wg.Go(func() { l.keep(p.chunk, p.whole) })
+			continue
+		}
+		l.t.drop(p.whole)
+		l.stop(fmt.Errorf("%w: chunk %d has wrong bytes", errGarbage, p.chunk))
+		l.t.x.mu.Lock()
+		l.t.missing.add(p.chunk)
+		l.t.x.mu.Unlock()
+	}
+}
+
+// keep stores a chunk and from then on serves it.
+func (l *link) keep(i int, b []byte) {
+	t := l.t
+	err := t.x.store.PutChunk(t.v.announcement.Chunks[i], b)
+	t.drop(b)
+	if err != nil {
+		t.cancel(fmt.Errorf("storing a chunk of a vector: %w", err))
+		return
+	}
+	t.x.sources.forgive(l.peer)
+	t.x.mu.Lock()
+	defer t.x.mu.Unlock()
+	l.given++
+	t.kept.add(i)
+	t.v.have.add(i)
+	t.x.changed(t.id)
+	t.schedule()
+	signal(t.news)
+}
