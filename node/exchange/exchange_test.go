@@ -483,7 +483,7 @@ func TestPeerThatHangs(t *testing.T) {
 			b := vectorOf(1, 3*ChunkSize)
 			a := Announce(b)
 			x := newNode(t, newMemory())
-			x.quiet = 10 * time.Millisecond
+			x.quiet = 100 * time.Millisecond
 			hanging := make(chan struct{}, 10)
 			h := holder(t, x, func(s network.Stream) {
 				s.Write(appendBitmap(nil, kindHave, a.all()))

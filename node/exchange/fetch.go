@@ -20,6 +20,8 @@ const (
 	// Chunks on their way, of one vector. What they take in memory when they are
 	// not fetched into a buffer of the caller's.
 	maxFlight = 8
+	// Chunks that a peer is asked for at the same time, until it runs dry.
+	firstWindow = 3
 	// Peers that one vector is fetched from at the same time.
 	maxLinks = 32
 
@@ -111,7 +113,7 @@ func (x *Exchange) fetch(ctx context.Context, a Announcement, run func(*transfer
 	}
 	t := &transfer{
 		x: x, v: v, id: a.ID(), ctx: ctx, cancel: cancel,
-		news: make(chan struct{}, 1), links: make(map[peer.ID]*link),
+		news: make(chan struct{}, 1), links: make(map[peer.ID]*link), quiet: x.quiet, ticked: time.Now(),
 	}
 	x.mu.Lock()
 	t.had = v.have
@@ -138,6 +140,8 @@ type transfer struct {
 	kept, missing bitmap
 	links         map[peer.ID]*link
 	usual         time.Duration // that a chunk takes once it is its turn, smoothed
+	quiet         time.Duration // the exchange's, and more each time that it was too short
+	ticked        time.Time
 	over          bool
 }
 
@@ -253,7 +257,7 @@ func (t *transfer) look() {
 			return
 		}
 		ctx, stop := context.WithCancelCause(t.ctx)
-		l := &link{t: t, peer: p, asks: make(chan ask, 1), stop: stop, window: 2}
+		l := &link{t: t, peer: p, asks: make(chan ask, 1), stop: stop, window: firstWindow}
 		t.links[p] = l
 		t.wg.Go(func() { l.run(ctx) })
 	}
@@ -278,30 +282,37 @@ var (
 // due says whether the peer has something to send.
 func (l *link) due() bool { return l.asked.count > 0 || len(l.promised) > 0 }
 
-// dropSlow ends the links that hold chunks up. The exchange's mutex is held.
+// dropSlow ends the links that hold chunks up. Each that it ends makes it more
+// patient, so that where all are slow, all come to an end. The exchange's mutex
+// is held.
 func (t *transfer) dropSlow(now time.Time) {
+	// The time for which this node itself stood still is nobody's fault.
+	stood := now.Sub(t.ticked)
+	if t.ticked = now; stood < 10*tickTime {
+		stood = 0
+	}
 	for _, l := range t.links {
+		l.moved, l.turn = l.moved.Add(stood), l.turn.Add(stood)
 		if !l.due() {
 			continue
 		}
 		silent := now.Sub(l.moved)
-		if silent > t.x.dead {
-			l.stop(errHangs)
-			continue
-		}
 		owes := l.asked.set
-		slow := false
+		var late time.Duration // with the chunk in turn
 		if len(l.promised) > 0 {
 			owes = bitmap{}
 			owes.add(l.promised[0])
-			slow = t.usual > 0 && now.Sub(l.turn) > max(slowMin, slowFactor*t.usual)
+			late = now.Sub(l.turn)
 		}
-		if (slow || silent > t.x.quiet) && t.elsewhere(l, owes) {
-			if silent > t.x.quiet {
-				l.stop(errHangs)
-			} else {
-				l.stop(errSlow)
-			}
+		switch {
+		case silent > t.x.dead:
+			l.stop(errHangs)
+		case silent > t.quiet && t.elsewhere(l, owes):
+			t.quiet = min(2*t.quiet, t.x.dead)
+			l.stop(errHangs)
+		case t.usual > 0 && late > max(slowMin, slowFactor*t.usual) && t.elsewhere(l, owes):
+			t.usual = late
+			l.stop(errSlow)
 		}
 	}
 }
