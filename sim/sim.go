@@ -69,6 +69,10 @@ type Config struct {
 	Limit time.Duration
 	// Watch, if set, is called at every update that a node publishes.
 	Watch func(now time.Duration, node int, u task.Update, round uint64)
+
+	// split, if set, is told of two nodes that decide otherwise, and the run
+	// goes on: for tests with more liars than can be tolerated.
+	split func(error)
 }
 
 // Result is the outcome of a run.
@@ -280,6 +284,25 @@ func (w *world) check(n *node) error {
 	if n.lies {
 		return nil
 	}
+	if err := w.agrees(n); err != nil {
+		if w.cfg.split == nil {
+			return err
+		}
+		w.cfg.split(err)
+	}
+	if done := n.member.Stage() == member.Done; done != n.done {
+		n.done = done
+		if done {
+			w.undone--
+		} else {
+			w.undone++
+		}
+	}
+	return nil
+}
+
+// agrees holds that no two nodes decide otherwise.
+func (w *world) agrees(n *node) error {
 	if roster := n.member.Roster(); roster.Defined() {
 		if w.roster.Defined() && w.roster != roster {
 			return fmt.Errorf("%s: %w: two rosters", n.Name, ErrSplit)
@@ -294,14 +317,6 @@ func (w *world) check(n *node) error {
 	}
 	if n.member.Disputed() {
 		return fmt.Errorf("%s: %w: it recomputes another model", n.Name, ErrSplit)
-	}
-	if done := n.member.Stage() == member.Done; done != n.done {
-		n.done = done
-		if done {
-			w.undone--
-		} else {
-			w.undone++
-		}
 	}
 	return nil
 }
@@ -581,19 +596,21 @@ func (w *world) pull(i int) error {
 	if j >= i {
 		j++
 	}
-	has := map[record.CID]bool{}
-	for _, r := range w.nodes[i].all() {
-		has[r.CID] = true
-	}
 	w.transmit(i, j, func() error {
-		for _, r := range w.nodes[j].all() {
-			if !has[r.CID] {
-				w.send(j, i, r)
+		for _, s := range w.nodes[j].slots {
+			for _, r := range w.nodes[j].held[s] {
+				if !w.nodes[i].has(s, r.CID) {
+					w.send(j, i, r)
+				}
 			}
 		}
 		return nil
 	})
 	return nil
+}
+
+func (n *node) has(s slot, cid record.CID) bool {
+	return slices.ContainsFunc(n.held[s], func(r member.Received) bool { return r.CID == cid })
 }
 
 // scheduleRestart lets a node crash at a random time and come back with what

@@ -91,8 +91,10 @@ type Machine struct {
 	locked, valid stance
 	ballots       map[uint64]*tally
 	contents      map[record.CID][]byte
-	decided       record.CID
-	proof         votes          // the precommits of the ballot that decided
+	highest       uint64         // ballot of which anything is held
+	won           record.CID     // value with a quorum of precommits
+	proof         *votes         // those
+	decided       record.CID     // won or adopted, and its content is known
 	said          map[place]bool // what was handed out for publishing, or is held
 }
 
@@ -117,25 +119,31 @@ type timer struct {
 
 // tally is what is held of a ballot.
 type tally struct {
-	proposal  *Vote
-	prevotes  votes
-	precommit votes
+	proposal   *Vote
+	prevotes   votes
+	precommits votes
 }
 
 // votes are what members have voted for in one phase of a ballot.
-type votes map[record.NodeID]ballotPaper
+type votes struct {
+	papers map[record.NodeID]ballotPaper
+	counts map[record.CID]int // by value
+}
 
 type ballotPaper struct{ value, cid record.CID }
 
-// count returns how many voted for a value.
-func (v votes) count(value record.CID) int {
-	n := 0
-	for _, paper := range v {
-		if paper.value == value {
-			n++
-		}
+// add holds a vote and returns how many there are now for its value. Of each
+// author the first counts.
+func (v *votes) add(vote Vote) int {
+	if _, held := v.papers[vote.Author]; held {
+		return 0
 	}
-	return n
+	if v.papers == nil {
+		v.papers, v.counts = map[record.NodeID]ballotPaper{}, map[record.CID]int{}
+	}
+	v.papers[vote.Author] = ballotPaper{vote.Value, vote.CID}
+	v.counts[vote.Value]++
+	return v.counts[vote.Value]
 }
 
 // New returns the part of a node among the members, which are in peer-ID order.
@@ -162,14 +170,17 @@ func (m *Machine) Decided() (value record.CID, content []byte, ok bool) {
 // Certificate names the precommits that prove the decision, in the order of
 // their authors; it is empty where the decision was adopted.
 func (m *Machine) Certificate() []record.CID {
+	if m.proof == nil || m.won != m.decided {
+		return nil
+	}
 	return m.cast(m.proof, m.decided)
 }
 
 // cast names the votes for a value, in the order of their authors.
-func (m *Machine) cast(v votes, value record.CID) []record.CID {
+func (m *Machine) cast(v *votes, value record.CID) []record.CID {
 	var cast []record.CID
 	for _, id := range m.members {
-		if paper, voted := v[id]; voted && paper.value == value {
+		if paper, voted := v.papers[id]; voted && paper.value == value {
 			cast = append(cast, paper.cid)
 		}
 	}
@@ -197,8 +208,8 @@ func (m *Machine) Missing() []record.NodeID {
 	t := m.at(m.ballot)
 	var missing []record.NodeID
 	for _, id := range m.members {
-		_, prevoted := t.prevotes[id]
-		_, precommitted := t.precommit[id]
+		_, prevoted := t.prevotes.papers[id]
+		_, precommitted := t.precommits.papers[id]
 		if !prevoted && !precommitted {
 			missing = append(missing, id)
 		}
@@ -214,8 +225,9 @@ func (m *Machine) isMember(id record.NodeID) bool {
 func (m *Machine) at(ballot uint64) *tally {
 	t := m.ballots[ballot]
 	if t == nil {
-		t = &tally{prevotes: votes{}, precommit: votes{}}
+		t = &tally{}
 		m.ballots[ballot] = t
+		m.highest = max(m.highest, ballot)
 	}
 	return t
 }
@@ -238,15 +250,12 @@ func (m *Machine) Take(v Vote) {
 		t.proposal = &v
 		m.contents[v.Value] = v.Content
 	case Prevote:
-		if _, held := t.prevotes[v.Author]; held {
-			return
-		}
-		t.prevotes[v.Author] = ballotPaper{v.Value, v.CID}
+		t.prevotes.add(v)
 	case Precommit:
-		if _, held := t.precommit[v.Author]; held {
-			return
+		// Two quorums for two values cannot be while no more than Faults lie.
+		if t.precommits.add(v) >= m.Quorum() && v.Value.Defined() && !m.won.Defined() {
+			m.won, m.proof = v.Value, &t.precommits
 		}
-		t.precommit[v.Author] = ballotPaper{v.Value, v.CID}
 	}
 	if v.Author == m.self {
 		m.remember(v)
@@ -312,13 +321,13 @@ func (m *Machine) Advance(now time.Duration, app Application) (publish []Vote, w
 		switch value := m.valid.value; {
 		case m.valid.ballot == m.ballot+1:
 			say(Vote{Phase: Precommit, Value: value})
-		case t.prevotes.count(record.CID{}) >= quorum:
+		case t.prevotes.counts[record.CID{}] >= quorum:
 			say(Vote{Phase: Precommit})
-		case len(t.prevotes) >= quorum && m.expired(now, Prevote):
+		case len(t.prevotes.papers) >= quorum && m.expired(now, Prevote):
 			say(Vote{Phase: Precommit})
 		}
 	}
-	if len(t.precommit) >= quorum && m.expired(now, Precommit) {
+	if len(t.precommits.papers) >= quorum && m.expired(now, Precommit) {
 		if m.ballot+1 == record.MaxBallots {
 			return publish, 0
 		}
@@ -332,27 +341,19 @@ func (m *Machine) Advance(now time.Duration, app Application) (publish []Vote, w
 	return publish, wake
 }
 
-// decide looks for a quorum of precommits in any ballot.
+// decide tells whether a quorum has precommitted a value whose content is known.
 func (m *Machine) decide() bool {
-	if m.decided.Defined() {
-		return true
+	if _, known := m.contents[m.won]; known && !m.decided.Defined() {
+		m.decided = m.won
 	}
-	for _, t := range m.ballots {
-		for _, paper := range t.precommit {
-			value := paper.value
-			if _, known := m.contents[value]; value.Defined() && known && t.precommit.count(value) >= Quorum(len(m.members)) {
-				// Two quorums for two values cannot be while no more than
-				// Faults lie, so the order of the map does not matter.
-				m.decided, m.proof = value, t.precommit
-				return true
-			}
-		}
-	}
-	return false
+	return m.decided.Defined()
 }
 
 // skip enters the highest ballot that more members than can lie have reached.
 func (m *Machine) skip() {
+	if m.highest <= m.ballot {
+		return
+	}
 	reached := map[record.NodeID]uint64{}
 	for ballot, t := range m.ballots {
 		if ballot <= m.ballot {
@@ -362,10 +363,10 @@ func (m *Machine) skip() {
 		if t.proposal != nil {
 			note(t.proposal.Author)
 		}
-		for id := range t.prevotes {
+		for id := range t.prevotes.papers {
 			note(id)
 		}
-		for id := range t.precommit {
+		for id := range t.precommits.papers {
 			note(id)
 		}
 	}
@@ -389,8 +390,8 @@ func (m *Machine) observe(app Application) {
 			continue
 		}
 		value := t.proposal.Value
-		if t.prevotes.count(value) >= Quorum(len(m.members)) && app.Judge(t.proposal.Content) == Good {
-			m.valid = stance{ballot + 1, value, m.cast(t.prevotes, value)}
+		if t.prevotes.counts[value] >= Quorum(len(m.members)) && app.Judge(t.proposal.Content) == Good {
+			m.valid = stance{ballot + 1, value, m.cast(&t.prevotes, value)}
 		}
 	}
 }

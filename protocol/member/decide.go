@@ -146,42 +146,54 @@ func (m *Member) openRoster(now time.Duration, content []byte) {
 // finalSet is the set that this node would decide on: everyone's update of the
 // last round, of the silent their newest if it is recent. It is not ready as
 // long as somebody is still on the way there.
-func (m *Member) finalSet(now time.Duration) (task.FinalContent, bool) {
+func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
 	last := uint64(0)
 	for i := range m.seats {
 		if m.seats[i].takesPart() {
 			last = max(last, m.seats[i].round())
 		}
 	}
-	c := task.FinalContent{Round: last, Roster: m.roster.CID, Parts: []task.Part{}, Out: []task.Out{}}
-	ready, settled := last > 0, true
+	if ready = last > 0; !ready {
+		return c, false
+	}
 	for i := range m.seats {
 		s := &m.seats[i]
+		if !s.takesPart() {
+			continue
+		}
 		u := s.at(last)
-		out := func(why task.Why) { c.Out = append(c.Out, task.Out{Node: s.id, Round: s.round(), Why: why}) }
+		switch {
+		case u == nil && !m.quiet(now, i):
+			ready = false
+		case u != nil && !u.settled && last != m.task.Rounds:
+			return c, false
+		}
+	}
+	if !ready {
+		return c, false
+	}
+	c = task.FinalContent{Round: last, Roster: m.roster.CID, Parts: []task.Part{}, Out: []task.Out{}}
+	for i := range m.seats {
+		s := &m.seats[i]
+		why := task.Silent
 		switch {
 		case s.enrolled == nil:
-			out(task.Absent)
-			continue
+			why = task.Absent
 		case s.left:
-			out(task.Left)
+			why = task.Left
+		case s.round() > 0 && s.round()+m.task.Recent() >= last:
+			u := s.at(last)
+			if u == nil {
+				u = &s.updates[0]
+			}
+			c.Parts = append(c.Parts, task.Part{
+				Node: s.id, Enrolment: s.enrolled.CID, Update: u.cid, Round: u.round, Weight: s.enrolled.Moments.Count,
+			})
 			continue
-		case u != nil:
-			settled = settled && u.settled
-		case !m.quiet(now, i):
-			ready = false
-			continue
-		case s.round() == 0 || s.round()+m.task.Recent() < last:
-			out(task.Silent)
-			continue
-		default:
-			u = &s.updates[0]
 		}
-		c.Parts = append(c.Parts, task.Part{
-			Node: s.id, Enrolment: s.enrolled.CID, Update: u.cid, Round: u.round, Weight: s.enrolled.Moments.Count,
-		})
+		c.Out = append(c.Out, task.Out{Node: s.id, Round: s.round(), Why: why})
 	}
-	return c, ready && (settled || last == m.task.Rounds) && len(c.Parts) >= m.fewestParts()
+	return c, len(c.Parts) >= m.fewestParts()
 }
 
 // fewestParts is how many updates make a model.

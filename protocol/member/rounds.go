@@ -41,18 +41,13 @@ func (s *seat) at(round uint64) *update {
 	return nil
 }
 
-// owes tells whether the update of a round is not held, but exists or will.
+// owes tells whether the update of a round is not held, but exists or will. An
+// author keeps its two newest, so that one before these will not come any more.
 func (s *seat) owes(round uint64) bool {
-	owes := true
-	for i := range s.updates {
-		switch u := &s.updates[i]; {
-		case u.round == round:
-			return false
-		case u.round > round:
-			owes = u.previous >= round // else it has left the round out
-		}
+	if s.at(round) != nil {
+		return false
 	}
-	return owes
+	return s.round() < round || s.updates[0].previous == round
 }
 
 // training is the node's own local work.
@@ -61,6 +56,7 @@ type training struct {
 	mix     []float64     // what the newest Train started from
 	settled bool          // whether that had come to rest
 	since   time.Duration // when the own newest update was held
+	takes   time.Duration // how long a round takes while a quorum takes part
 }
 
 // takeUpdate holds an update that was trained with this roster, if it is among
@@ -82,15 +78,52 @@ func (m *Member) takeUpdate(now time.Duration, i int, r Received, body task.Upda
 	if at == 0 {
 		s.pace.heard(now)
 		if i == m.own {
-			m.training.busy = false
-			m.training.since = now
+			m.ownUpdate(now)
 		}
 	}
 }
 
+// ownUpdate notes that an own update is held, and how long the round took.
+func (m *Member) ownUpdate(now time.Duration) {
+	t := &m.training
+	if took := now - t.since; t.since > 0 && !m.cutOff() {
+		t.takes = (3*t.takes + took) / 4
+	}
+	t.busy, t.since = false, now
+}
+
+// cutOff tells whether those who are not silent are no quorum. Training goes on
+// then, but no faster than with the others, and not into the last rounds: a node
+// that ran through them alone would give the model what it has learnt alone.
+func (m *Member) cutOff() bool {
+	heard := 0
+	for i := range m.seats {
+		if s := &m.seats[i]; s.takesPart() && (i == m.own || m.now < s.pace.silentAt()) {
+			heard++
+		}
+	}
+	return heard < m.fewestParts()
+}
+
+// reached is the round that half of the other nodes have reached. One node alone
+// that is far ahead, because it was cut off, does not drag the others along.
+func (m *Member) reached() uint64 {
+	rounds := make([]uint64, 0, len(m.seats))
+	for i := range m.seats {
+		if i != m.own && m.seats[i].takesPart() {
+			rounds = append(rounds, m.seats[i].round())
+		}
+	}
+	if len(rounds) == 0 {
+		return 0
+	}
+	slices.Sort(rounds)
+	return rounds[len(rounds)/2]
+}
+
 // train starts the next round once the update of the own round is held of
-// everyone who is not silent. A node that is two rounds or more behind jumps to
-// the highest.
+// everyone who is not silent. A node that is two rounds or more behind half of
+// the others jumps to where they are.
 func (m *Member) train(now time.Duration) {
 	if m.own < 0 || !m.seats[m.own].takesPart() || m.training.busy {
 		return
@@ -99,33 +132,43 @@ func (m *Member) train(now time.Duration) {
 	if _, last := m.finalSet(now); last || round == m.task.Rounds {
 		return
 	}
-	next, highest := round+1, round
-	for i := range m.seats {
-		highest = max(highest, m.seats[i].round())
-	}
-	if highest > next {
-		next = highest
-	} else if round > 0 {
-		waits := false
-		for i := range m.seats {
-			s := &m.seats[i]
-			if !s.takesPart() || !s.owes(round) {
-				continue
-			}
-			if silent := s.pace.await(m.training.since); now < silent {
-				waits = true
-				m.wakeAt(silent)
-			}
-		}
-		if waits {
-			return
-		}
+	next := round + 1
+	if reached := m.reached(); reached > next {
+		next = reached
+	} else if round > 0 && !m.mayGoOn(now, round) {
+		return
 	}
 	mix := m.mix(next - 1)
 	t := &m.training
 	t.settled = m.task.Tolerance > 0 && round > 0 && t.mix != nil && distance(mix, t.mix) <= m.task.Tolerance
 	t.mix, t.busy = mix, true
 	m.do(Train{Round: next, From: mix, Roster: m.roster})
+}
+
+// mayGoOn tells whether the round after the own one may begin.
+func (m *Member) mayGoOn(now time.Duration, round uint64) bool {
+	waits := false
+	for i := range m.seats {
+		s := &m.seats[i]
+		if !s.takesPart() || !s.owes(round) {
+			continue
+		}
+		if silent := s.pace.await(m.training.since); now < silent {
+			waits = true
+			m.wakeAt(silent)
+		}
+	}
+	if waits || !m.cutOff() {
+		return !waits
+	}
+	if round+m.task.Recent() >= m.task.Rounds {
+		return false
+	}
+	at := m.training.since + m.training.takes
+	if now < at {
+		m.wakeAt(at)
+	}
+	return now >= at
 }
 
 // mix returns the weighted mean of every author's update of the round where it

@@ -34,7 +34,8 @@ func (m *Member) Round() uint64 {
 }
 
 // WaitingFor names, in peer-ID order, the nodes whose next record the task
-// waits for at this stage; nobody waits for the silent. It is never nil.
+// waits for at this stage. Nobody waits for the silent as long as the others are
+// a quorum. It is never nil.
 func (m *Member) WaitingFor() []record.NodeID {
 	waiting := []record.NodeID{}
 	for i := range m.seats {
@@ -44,7 +45,7 @@ func (m *Member) WaitingFor() []record.NodeID {
 		case !m.roster.CID.Defined():
 			waits = s.enrolled == nil && !s.left
 		case !m.sealed():
-			waits = s.takesPart() && i != m.own && s.owes(max(m.Round(), 1)) && m.now < s.pace.silentAt()
+			waits = s.takesPart() && i != m.own && s.owes(max(m.Round(), 1)) && (m.now < s.pace.silentAt() || m.cutOff())
 		default:
 			waits = m.awaited(i) && m.now < s.pace.silentAt()
 		}
