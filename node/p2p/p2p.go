@@ -20,6 +20,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/libp2p/go-libp2p"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -137,6 +138,12 @@ func namesOf(federation string) names {
 // New starts a node: when it returns, the node listens, has joined the topic,
 // serves its protocols and is looking for its peers.
 func New(cfg Config, cat Catalogue, receive Receive) (*Network, error) {
+	return newNetwork(cfg, cat, receive)
+}
+
+// newNetwork is New with more options for the host, by which a test puts
+// another network under it.
+func newNetwork(cfg Config, cat Catalogue, receive Receive, options ...libp2p.Option) (*Network, error) {
 	if cfg.Federation == "" {
 		return nil, errors.New("no federation is named: set one with 'village init --federation NAME'")
 	}
@@ -154,14 +161,14 @@ func New(cfg Config, cat Catalogue, receive Receive) (*Network, error) {
 	}
 	n.members = newMembers(n.id, cfg.Members, &n.refused)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	if err := n.start(cfg); err != nil {
+	if err := n.start(cfg, options); err != nil {
 		n.Close()
 		return nil, err
 	}
 	return n, nil
 }
 
-func (n *Network) start(cfg Config) error {
+func (n *Network) start(cfg Config, options []libp2p.Option) error {
 	peers := make([]peer.AddrInfo, len(cfg.Peers))
 	for i, s := range cfg.Peers {
 		var err error
@@ -169,7 +176,7 @@ func (n *Network) start(cfg Config) error {
 			return err
 		}
 	}
-	h, err := newHost(cfg, n.names, n.members, &n.traffic)
+	h, err := newHost(cfg, n.names, n.members, &n.traffic, options)
 	if err != nil {
 		return err
 	}
