@@ -10,10 +10,7 @@ import (
 	"math"
 
 	"github.com/ipfs/boxo/blockstore"
-	chunk "github.com/ipfs/boxo/chunker"
 	"github.com/ipfs/boxo/ipld/merkledag"
-	"github.com/ipfs/boxo/ipld/unixfs/importer/balanced"
-	"github.com/ipfs/boxo/ipld/unixfs/importer/helpers"
 	unixfs "github.com/ipfs/boxo/ipld/unixfs/io"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -35,20 +32,14 @@ const (
 func (s *Store) AddArtifact(ctx context.Context, r io.Reader) (record.CID, int64, error) {
 	in := &input{ctx: ctx, r: r}
 	sink := &importer{dag: dag{s.Blockstore()}}
-	builder, err := (&helpers.DagBuilderParams{
-		Maxlinks: linksPerNode, RawLeaves: true, CidBuilder: merkledag.V1CidPrefix(), Dagserv: sink,
-	}).New(chunk.NewSizeSplitter(in, chunkBytes))
-	if err != nil {
-		return record.CID{}, 0, fmt.Errorf("add artifact: %w", err)
-	}
-	root, err := balanced.Layout(builder)
+	root, err := layout(in, sink)
 	if err != nil {
 		return record.CID{}, 0, fmt.Errorf("add artifact: %w", err)
 	}
 	if err := sink.flush(ctx); err != nil {
 		return record.CID{}, 0, fmt.Errorf("add artifact: %w", err)
 	}
-	return record.CID{Cid: root.Cid()}, in.n, nil
+	return root, in.n, nil
 }
 
 // input counts what is read and stops when its context ends.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/ipfs/boxo/blockstore"
 	blocks "github.com/ipfs/go-block-format"
@@ -96,9 +97,16 @@ func TestArtifactCIDs(t *testing.T) {
 		if again, _, err := s.AddArtifact(context.Background(), io.MultiReader(strings.NewReader(""), bytes.NewReader(c.data))); err != nil || again != got {
 			t.Errorf("%s again: %s, %v", c.name, again, err)
 		}
+		if alone, err := ArtifactCID(bytes.NewReader(c.data)); err != nil || alone != got {
+			t.Errorf("%s without a store: %s, %v", c.name, alone, err)
+		}
 		if back, err := readArtifact(s, got); err != nil || !bytes.Equal(back, c.data) {
 			t.Errorf("%s: read %d bytes, %v", c.name, len(back), err)
 		}
+	}
+	broken := errors.New("broken")
+	if c, err := ArtifactCID(io.MultiReader(strings.NewReader("hello"), iotest.ErrReader(broken))); !errors.Is(err, broken) || c.Defined() {
+		t.Errorf("of what breaks off: %s, %v", c, err)
 	}
 	s = reopen(t, s)
 	if back, err := readArtifact(s, rawCID(nil)); err != nil || len(back) != 0 {
