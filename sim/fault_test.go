@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -54,7 +55,7 @@ func fifty(seed uint64, liars int) (Config, *updates) {
 	heal := cut + time.Duration(rng.IntN(30))*time.Second
 	side := rng.IntN(n)
 	f := Faults{
-		Loss: 0.3, Duplicate: 0.1, Restarts: 120, Down: 2 * time.Second,
+		Loss: 0.3, Duplicate: 0.1, Restarts: 120, Torn: 0.02, Down: 2 * time.Second,
 		Apart: func(now time.Duration, a, b int) bool { return now > cut && now < heal && (a < side) != (b < side) },
 	}
 	for i := range liars {
@@ -127,6 +128,11 @@ func TestStorms(t *testing.T) {
 				case !r.Done:
 					t.Errorf("seed %d: not at the end after %v", seed, r.Virtual)
 				default:
+					for _, id := range r.Proofs {
+						if !slices.ContainsFunc(cfg.Faults.Liars, func(i int) bool { return r.Nodes[i] == id }) {
+							t.Errorf("seed %d: honest %s has signed two records for one place", seed, id)
+						}
+					}
 					for i, x := range all.recompute(r) {
 						if math.Abs(x-r.Model.Params[i]) > 1e-12 {
 							t.Errorf("seed %d: parameter %d is %g, recomputed %g", seed, i, r.Model.Params[i], x)

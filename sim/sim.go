@@ -42,6 +42,9 @@ type Faults struct {
 	// Apart tells whether a message between two nodes (by place) is cut off at
 	// a time; nil = never.
 	Apart func(now time.Duration, from, to int) bool
+	// Torn is the probability that a node crashes while it publishes: as often
+	// before the record is durable as after, and always before it is sent.
+	Torn float64
 	// Outages are crashes at a set time.
 	Outages []Outage
 	// Liars tell every second node something else, by place.
@@ -272,6 +275,9 @@ func (w *world) step(i int, e member.Event) error {
 		return nil
 	}
 	for _, effect := range n.member.Step(w.now, e) {
+		if !n.up {
+			break // it crashed at the one before
+		}
 		if err := w.perform(i, effect); err != nil {
 			return fmt.Errorf("%s: %w", n.Name, err)
 		}
@@ -397,7 +403,13 @@ func (w *world) publish(i int, r member.Received) error {
 	n := w.nodes[i]
 	r.Author = n.id
 	r = named(r)
+	if w.tears() {
+		return w.crash(i, w.cfg.Faults.Down, func() {})
+	}
 	w.keep(n, r)
+	if w.tears() {
+		return w.crash(i, w.cfg.Faults.Down, func() {})
+	}
 	lie, lies := w.lie(n, r)
 	for j := range w.nodes {
 		switch {
@@ -409,6 +421,10 @@ func (w *world) publish(i int, r member.Received) error {
 		}
 	}
 	return w.step(i, r)
+}
+
+func (w *world) tears() bool {
+	return w.cfg.Faults.Torn > 0 && w.rng.Float64() < w.cfg.Faults.Torn/2
 }
 
 // lie is what a liar tells every second node in the place of r.
