@@ -102,6 +102,8 @@ func (n *Node) routes(ctx context.Context) http.Handler {
 	handle(mux, "GET "+api.PathModels, func(r *http.Request) (any, error) { return n.listModels(r.Context()) })
 	handle(mux, "GET "+api.PathModel, byCID(n.showModel))
 	handle(mux, "GET "+api.PathModelReport, byCID(n.report))
+	handle(mux, "GET "+api.PathModelVerify, byCID(n.verifyModel))
+	handle(mux, "GET "+api.PathModelEvidence, byCID(n.modelEvidence))
 	mux.HandleFunc("GET "+api.PathModelBytes, n.modelBytes)
 	handle(mux, "POST "+api.PathPredict, with(n.predict))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

@@ -373,10 +373,67 @@ type Predictions struct {
 	Probabilities [][]float64 `json:"probabilities"`
 }
 
-// Exported is the answer of village model export.
+// Exported is the answer of village model export. A path is absolute, and empty
+// where it was not asked for.
 type Exported struct {
-	Schema string     `json:"schema"`
-	CID    record.CID `json:"cid"`
-	Path   string     `json:"path"`
-	Bytes  uint64     `json:"size_bytes"`
+	Schema   string     `json:"schema"`
+	CID      record.CID `json:"cid"`
+	Path     string     `json:"path"`     // of the model's file
+	Evidence string     `json:"evidence"` // of the directory
+	Bytes    uint64     `json:"size_bytes"`
+}
+
+// Evidence is all that a sealed model is checked from. Whoever it comes from, it
+// proves itself.
+type Evidence struct {
+	Schema string `json:"schema"`
+	Seal   []byte `json:"seal"`   // the seal record of the final set
+	Inputs []byte `json:"inputs"` // the artifact: task.Inputs as dag-cbor
+	Model  []byte `json:"model"`  // the artifact
+}
+
+// NamedNode is a node with what its enrolment calls it; one that has not
+// enrolled has no nation and no name.
+type NamedNode struct {
+	PeerID record.NodeID `json:"peer_id"`
+	Nation string        `json:"nation"`
+	Name   string        `json:"name"`
+}
+
+// VerifiedPart is one update of the model.
+type VerifiedPart struct {
+	NamedNode
+	Round  uint64 `json:"round"`
+	Weight uint64 `json:"weight"` // training rows that the node has enrolled with
+	Late   bool   `json:"late"`   // enrolled after the roster was decided on
+}
+
+// VerifiedOut is a named node that is not in the model.
+type VerifiedOut struct {
+	NamedNode
+	Round uint64   `json:"round"` // of its newest update, 0 without one
+	Why   task.Why `json:"why"`
+}
+
+// Verified is the answer of village model verify: what was found to hold, all of
+// it. What does not hold is an error.
+type Verified struct {
+	Schema     string         `json:"schema"`
+	CID        record.CID     `json:"cid"`
+	Valid      bool           `json:"valid"` // always true
+	Federation string         `json:"federation"`
+	Task       record.CID     `json:"task"`
+	Name       string         `json:"name"`
+	Named      int            `json:"named"`  // nodes that the task names
+	Quorum     int            `json:"quorum"` // how many of them must sign
+	Signers    []NamedNode    `json:"signers"`
+	RosterCID  record.CID     `json:"roster_cid"`
+	Roster     []NamedNode    `json:"roster"`
+	Round      uint64         `json:"round"` // the last one
+	Parts      []VerifiedPart `json:"parts"`
+	Out        []VerifiedOut  `json:"out"`
+	Inputs     record.CID     `json:"inputs"`
+	Model      learn.Kind     `json:"model"`
+	Parameters int            `json:"parameters"` // recomputed and compared
+	Bytes      uint64         `json:"size_bytes"`
 }

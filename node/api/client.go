@@ -30,23 +30,25 @@ const (
 
 // The paths of the API, in the form of patterns for [http.ServeMux].
 const (
-	PathID          = "/v1/id"                  // GET
-	PathStatus      = "/v1/status"              // GET
-	PathPeers       = "/v1/peers"               // GET; POST AddPeer
-	PathMembers     = "/v1/members"             // GET; POST AddMember
-	PathMember      = "/v1/members/{id}"        // DELETE
-	PathDatasets    = "/v1/datasets"            // GET ?mine=1&domain=D; POST AddDataset
-	PathDataset     = "/v1/datasets/{cid}"      // GET
-	PathTasks       = "/v1/tasks"               // GET; POST Propose
-	PathTask        = "/v1/tasks/{cid}"         // GET
-	PathTaskWatch   = "/v1/tasks/{cid}/watch"   // GET, a ShownTask a line until it is done
-	PathTaskJoin    = "/v1/tasks/{cid}/join"    // POST Join
-	PathTaskLeave   = "/v1/tasks/{cid}/leave"   // POST
-	PathModels      = "/v1/models"              // GET
-	PathModel       = "/v1/models/{cid}"        // GET
-	PathModelReport = "/v1/models/{cid}/report" // GET
-	PathModelBytes  = "/v1/models/{cid}/bytes"  // GET, the artifact itself
-	PathPredict     = "/v1/predict"             // POST Predict
+	PathID            = "/v1/id"                    // GET
+	PathStatus        = "/v1/status"                // GET
+	PathPeers         = "/v1/peers"                 // GET; POST AddPeer
+	PathMembers       = "/v1/members"               // GET; POST AddMember
+	PathMember        = "/v1/members/{id}"          // DELETE
+	PathDatasets      = "/v1/datasets"              // GET ?mine=1&domain=D; POST AddDataset
+	PathDataset       = "/v1/datasets/{cid}"        // GET
+	PathTasks         = "/v1/tasks"                 // GET; POST Propose
+	PathTask          = "/v1/tasks/{cid}"           // GET
+	PathTaskWatch     = "/v1/tasks/{cid}/watch"     // GET, a ShownTask a line until it is done
+	PathTaskJoin      = "/v1/tasks/{cid}/join"      // POST Join
+	PathTaskLeave     = "/v1/tasks/{cid}/leave"     // POST
+	PathModels        = "/v1/models"                // GET
+	PathModel         = "/v1/models/{cid}"          // GET
+	PathModelReport   = "/v1/models/{cid}/report"   // GET
+	PathModelBytes    = "/v1/models/{cid}/bytes"    // GET, the artifact itself
+	PathModelVerify   = "/v1/models/{cid}/verify"   // GET
+	PathModelEvidence = "/v1/models/{cid}/evidence" // GET
+	PathPredict       = "/v1/predict"               // POST Predict
 )
 
 // What the client reads at most, in bytes.
@@ -269,6 +271,16 @@ func (c *Client) ModelBytes(ctx context.Context, cid record.CID, w io.Writer) (i
 		err = Fail(CodeFailed, "", "the model is larger than %d bytes", maxArtifact)
 	}
 	return n, err
+}
+
+// Verify has a model checked against its certificate, and recomputed.
+func (c *Client) Verify(ctx context.Context, cid record.CID) (Verified, error) {
+	return get[Verified](ctx, c, fill(PathModelVerify, cid.String()))
+}
+
+// Evidence returns what a model is checked from.
+func (c *Client) Evidence(ctx context.Context, cid record.CID) (Evidence, error) {
+	return get[Evidence](ctx, c, fill(PathModelEvidence, cid.String()))
 }
 
 // Predict applies a model to the rows of a file.
