@@ -327,13 +327,20 @@ func TestTrusted(t *testing.T) {
 }
 
 func TestSlots(t *testing.T) {
-	for kind, keep := range map[Kind]int{KindManifest: 1, KindTask: 1, KindEnrolment: 1, KindUpdate: 2, KindEvaluation: 1, "later": 1} {
+	for kind, keep := range map[Kind]int{
+		KindManifest: 1, KindTask: 1, KindEnrolment: 1, KindUpdate: 2, KindEvaluation: 1, KindLeave: 1, KindBeacon: 1,
+		KindProposal: MaxBallots, KindPrevote: MaxBallots, KindPrecommit: MaxBallots, KindSeal: 1, "later": 1,
+	} {
 		group := "subject"
 		if kind == KindManifest || kind == KindTask {
 			group = Catalogue
 		}
 		if s := (Slot{Kind: kind, Subject: "subject"}); s.Group() != group || kind.Keep() != keep {
 			t.Errorf("%s: group %q, %d kept", kind, s.Group(), kind.Keep())
+		}
+		// The topic of a decision is no group of its own.
+		if s := (Slot{Kind: kind, Subject: "subject/topic"}); group != Catalogue && s.Group() != group {
+			t.Errorf("%s: group %q", kind, s.Group())
 		}
 	}
 }

@@ -126,7 +126,7 @@ func VoteOf(r record.Record, id record.CID, t Task) (Topic, agree.Vote, error) {
 	case record.KindProposal:
 		var p Proposal
 		if err := decode(r, r.Kind, &p); err != nil {
-			return "", v, err
+			return "", agree.Vote{}, err
 		}
 		v.Phase, v.Value, v.Content, v.Valid = agree.Proposal, record.CIDOf(p.Content), p.Content, p.Valid
 		if v.Proof, err = certificate(p.Proof, r, record.KindPrevote, v.Value, t); err == nil && (p.Valid > r.Number || (p.Valid > 0) != (len(p.Proof) > 0)) {
@@ -157,6 +157,9 @@ func VoteOf(r record.Record, id record.CID, t Task) (Topic, agree.Vote, error) {
 func SealOf(r record.Record, id record.CID, t Task) (Topic, Seal, error) {
 	var s Seal
 	topic, err := topicOf(r, id, t)
+	if err == nil && r.Number != 0 {
+		err = fmt.Errorf("number %d", r.Number)
+	}
 	if err == nil {
 		err = decode(r, record.KindSeal, &s)
 	}
@@ -198,7 +201,14 @@ func valueOf(r record.Record) (record.CID, error) {
 	if err := decode(r, r.Kind, &v); err != nil || len(v.Value) == 0 {
 		return record.CID{}, err
 	}
-	return record.CastCID(v.Value)
+	value, err := record.CastCID(v.Value)
+	if err == nil && value.Prefix() != record.CIDOf(nil).Prefix() {
+		err = errors.New("no content has such a CID")
+	}
+	if err != nil {
+		return record.CID{}, err
+	}
+	return value, nil
 }
 
 // certificate checks that the records are votes of one kind for a value in one

@@ -22,7 +22,11 @@ func model(t testing.TB) Model {
 	return Model{
 		Task: taskID(t), Name: "hé <b>", Round: 7, Roster: record.CIDOf([]byte("roster")), Encoding: tk.Encoding,
 		Scaling: dataset.Scaling{Mean: []float64{50, .5, .25}, SD: []float64{10, .5, .1}}, Spec: tk.Spec(),
-		Parts:  []Part{{idOf(keys[0]), record.CIDOf([]byte("u")), 3}, {idOf(keys[1]), record.CIDOf([]byte("v")), 4}},
+		Parts: []Part{
+			{Node: idOf(keys[0]), Enrolment: record.CIDOf([]byte("e")), Update: record.CIDOf([]byte("u")), Round: 7, Weight: 3},
+			{Node: idOf(keys[1]), Enrolment: record.CIDOf([]byte("f")), Update: record.CIDOf([]byte("v")), Round: 6, Weight: 4},
+		},
+		Out:    []Out{{Node: idOf(keys[2]), Round: 2, Why: Silent}},
 		Params: []float64{2, -1, .125, .5},
 	}
 }
@@ -92,7 +96,7 @@ func TestTheLargestModelHasAFile(t *testing.T) {
 		m.Scaling.SD = append(m.Scaling.SD, 2.2250738585072014e-308)
 	}
 	for i := range MaxNodes {
-		m.Parts = append(m.Parts, Part{record.NodeID{byte(i)}, taskID(t), MaxRows})
+		m.Parts = append(m.Parts, Part{Node: record.NodeID{byte(i)}, Enrolment: taskID(t), Update: taskID(t), Round: MaxRounds, Weight: MaxRows})
 	}
 	b := marshal(t, m)
 	if _, err := UnmarshalModel(b); err != nil {
@@ -162,6 +166,8 @@ func TestUnmarshalModelRefuses(t *testing.T) {
 		"the task in capitals":       replace(`"task":"b`, `"task":"B`),
 		"no task at all":             replace(`"task":"b`, `"task":"`),
 		"a node that is no node":     replace(`"node":"12D3`, `"node":"12D4`),
+		"a part less":                replace(`"round":7,"weight":3`, `"weight":3`),
+		"a reason of two lines":      replace(`"why":"silent"`, "\"why\":\"si\nlent\""),
 		"another model":              replace(`"logistic"`, `"softmax"`),
 		"an unknown model":           replace(`"logistic"`, `"forest"`),
 		"more inputs":                replace(`"inputs":3`, `"inputs":4`),

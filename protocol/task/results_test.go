@@ -15,22 +15,33 @@ import (
 func results(t *testing.T, evaluations map[record.NodeID]Evaluation) Results {
 	t.Helper()
 	tk := good()
-	var parts []Enrolled
+	c := FinalContent{Round: 9, Model: theModel}
+	var roster []Enrolled
 	for i := range 3 {
 		e := enrolment(t, uint64(10*(i+1)))
 		e.Nation, e.Node = []string{"HUN", "CHE", "USA"}[i], []string{"a", "b", "c"}[i]
-		parts = append(parts, Enrolled{CID: record.CIDOf([]byte{byte(i)}), Author: tk.Nodes[i], Enrolment: e})
+		roster = append(roster, Enrolled{CID: record.CIDOf([]byte{byte(i)}), Author: tk.Nodes[i], Enrolment: e})
+		c.Parts = append(c.Parts, Part{Node: tk.Nodes[i], Round: 9})
 	}
-	roster, err := RosterOf(parts)
+	return resultsOf(t, c, roster, roster, evaluations)
+}
+
+func resultsOf(t *testing.T, c FinalContent, members, enrolments []Enrolled, evaluations map[record.NodeID]Evaluation) Results {
+	t.Helper()
+	roster, err := RosterOf(members)
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := ResultsOf(tk, taskID(t), theModel, 9, roster, evaluations)
+	enrolled := map[record.NodeID]Enrolled{}
+	for _, e := range enrolments {
+		enrolled[e.Author] = e
+	}
+	res, err := ResultsOf(good(), taskID(t), c, roster, enrolled, evaluations)
 	if err != nil {
 		t.Fatal(err)
 	}
 	text, err := json.Marshal(res)
-	if err != nil || strings.Contains(string(text), `"classes":null`) || strings.Contains(string(text), `"missing":null`) {
+	if err != nil || strings.Contains(string(text), `"classes":null`) || strings.Contains(string(text), `"missing":null`) || strings.Contains(string(text), `"contributions":null`) {
 		t.Errorf("JSON %s, %v", text, err)
 	}
 	return res
@@ -46,7 +57,7 @@ func TestResultsOf(t *testing.T) {
 		tk.Nodes[0]:   {Model: theModel, Local: counts(local0...), Federated: counts(federated0...)},
 		tk.Nodes[1]:   {Model: record.CIDOf([]byte("another")), Local: counts("1 no"), Federated: counts("1 no")},
 		tk.Nodes[2]:   {Model: theModel, Local: counts(local2...), Federated: counts(federated2...)},
-		idOf(keys[3]): {Model: theModel, Local: counts("1 no"), Federated: counts("1 no")}, // not in the roster
+		idOf(keys[3]): {Model: theModel, Local: counts("1 no"), Federated: counts("1 no")}, // not named
 	})
 	if len(res.Missing) != 1 || res.Missing[0] != tk.Nodes[1] {
 		t.Errorf("missing %v", res.Missing)
@@ -97,6 +108,64 @@ func TestResultsOfNobody(t *testing.T) {
 	res := results(t, map[record.NodeID]Evaluation{good().Nodes[0]: {Model: theModel, Local: counts(), Federated: counts()}})
 	if len(res.Nodes) != 1 || res.Mean.Federated.Accuracy != nil || res.AllRows.Federated.F1 != nil {
 		t.Errorf("without test rows: %+v", res)
+	}
+}
+
+// Every named node is accounted for, whatever became of it.
+func TestContributions(t *testing.T) {
+	tk := good()
+	at := func(i int) Enrolled {
+		e := enrolment(t, uint64(10*(i+1)))
+		e.Nation, e.Node = "HUN", []string{"a", "b", "c"}[i]
+		return Enrolled{CID: record.CIDOf([]byte{byte(i)}), Author: tk.Nodes[i], Enrolment: e}
+	}
+	c := counts("1 yes")
+	for _, row := range []struct {
+		name string
+		out  Out // of the node between the two others
+		late bool
+		in   *Part
+		want Contribution
+	}{
+		{name: "to the end", in: &Part{Round: 9}, want: Contribution{Round: 9, InFinal: true, Why: "trained to the last round"}},
+		{name: "late", in: &Part{Round: 9}, late: true, want: Contribution{Round: 9, InFinal: true, Late: true, Why: "trained to the last round"}},
+		{name: "silent, recent", in: &Part{Round: 8}, want: Contribution{Round: 8, InFinal: true, Why: "fell silent after round 8, which is recent enough to count"}},
+		{name: "silent", out: Out{Round: 4, Why: Silent}, want: Contribution{Round: 4, Why: "fell silent after round 4; a quorum had waited for it"}},
+		{name: "left", out: Out{Round: 3, Why: Left}, want: Contribution{Round: 3, Why: "left after round 3"}},
+		{name: "absent", out: Out{Why: Absent}, want: Contribution{Why: "did not enrol"}},
+	} {
+		content := FinalContent{Round: 9, Model: theModel, Parts: []Part{{Node: tk.Nodes[0], Round: 9}, {Node: tk.Nodes[2], Round: 9}}}
+		row.want.PeerID = tk.Nodes[1]
+		members, enrolments := []Enrolled{at(0), at(2)}, []Enrolled{at(0), at(2)}
+		if row.in != nil {
+			row.in.Node = tk.Nodes[1]
+			content.Parts = []Part{content.Parts[0], *row.in, content.Parts[1]}
+		} else {
+			row.out.Node = tk.Nodes[1]
+			content.Out = []Out{row.out}
+		}
+		if row.out.Why != Absent {
+			enrolments = append(enrolments, at(1))
+			row.want.Nation, row.want.Name, row.want.TrainRows = "HUN", "b", 20
+			if !row.late {
+				members = append(members, at(1))
+			}
+		}
+		evaluations := map[record.NodeID]Evaluation{
+			tk.Nodes[0]: {Model: theModel, Local: c, Federated: c}, tk.Nodes[2]: {Model: theModel, Local: c, Federated: c},
+		}
+		res := resultsOf(t, content, members, enrolments, evaluations)
+		if len(res.Contributions) != 3 || res.Contributions[0].PeerID != tk.Nodes[0] || res.Contributions[2].PeerID != tk.Nodes[2] || res.Contributions[1] != row.want {
+			t.Errorf("%s: %+v, want %+v", row.name, res.Contributions, row.want)
+		}
+		// An evaluation is owed by the nodes of the final set alone, and counts of all.
+		if missing := len(res.Missing) == 1 && res.Missing[0] == tk.Nodes[1]; missing != row.want.InFinal || len(res.Missing) > 1 {
+			t.Errorf("%s: missing %v", row.name, res.Missing)
+		}
+		evaluations[tk.Nodes[1]] = Evaluation{Model: theModel, Local: c, Federated: c}
+		if res := resultsOf(t, content, members, enrolments, evaluations); len(res.Missing) != 0 || res.AllRows.Federated.Rows != 3 {
+			t.Errorf("%s: missing %v of %d rows", row.name, res.Missing, res.AllRows.Federated.Rows)
+		}
 	}
 }
 

@@ -22,10 +22,12 @@ func TestRosterOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The list of links in peer-ID order, by hand.
-	want := []byte{0x82}
-	for _, p := range []Enrolled{parts[1], parts[0]} {
-		want = append(append(want, 0xd8, 42, 0x58, 37, 0), p.CID.Bytes()...)
+	// The links sorted by their bytes, by hand.
+	links := [][]byte{parts[0].CID.Bytes(), parts[1].CID.Bytes()}
+	slices.SortFunc(links, bytes.Compare)
+	want := append([]byte{0xa1, 0x6a}, "enrolments\x82"...)
+	for _, link := range links {
+		want = append(append(want, 0xd8, 42, 0x58, 37, 0), link...)
 	}
 	if r.CID != record.CIDOf(want) {
 		t.Errorf("CID %s, by hand %s", r.CID, record.CIDOf(want))
@@ -40,7 +42,7 @@ func TestRosterOf(t *testing.T) {
 	if d := math.Abs(r.Scaling.SD[0] - math.Sqrt(variance)); d > 1e-14 {
 		t.Errorf("standard deviation %g, want %g", r.Scaling.SD[0], math.Sqrt(variance))
 	}
-	if r.Index(idOf(keys[0])) != 0 || r.Index(idOf(keys[1])) != 1 || r.Index(idOf(keys[3])) != -1 || r.Weight(0) != 2 || r.Weight(1) != 3 {
+	if r.Index(idOf(keys[0])) != 0 || r.Index(idOf(keys[1])) != 1 || r.Index(idOf(keys[3])) != -1 || r.Members[0].Moments.Count != 2 || r.Members[1].Moments.Count != 3 {
 		t.Errorf("members %+v", r.Members)
 	}
 	if parts[0].Author != idOf(keys[1]) {
