@@ -10,9 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"village/node"
 	"village/node/api"
 	"village/node/home"
 	"village/node/table"
+	"village/protocol/record"
 )
 
 const listModels = "village model list"
@@ -74,13 +76,72 @@ func newModel(a *app) *cobra.Command {
 				return a.answer(cmd, v, func(w io.Writer) error { return table.Report(w, v) })
 			}),
 		},
-		newModelExport(a), newModelPredict(a))
+		newModelVerify(a), newModelExport(a), newModelPredict(a))
+}
+
+func newModelVerify(a *app) *cobra.Command {
+	var evidence string
+	cmd := &cobra.Command{
+		Use: "verify [CID]", Short: "Check who has signed a model, and recompute it",
+		Long: `Check the certificate of a model, every signature and every weight, and recompute
+the model from the updates that it was made of, byte for byte.
+
+Without --evidence the running daemon checks a model that it holds, or fetches.
+With --evidence a directory is checked that "village model export" has written.
+That needs no daemon, no home and no network.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if evidence != "" && len(args) == 0 {
+				return nil
+			}
+			return need("a CID, or --evidence")(cmd, args)
+		},
+		ValidArgsFunction: a.complete(modelCIDs),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			var cid record.CID
+			var err error
+			if len(args) > 0 {
+				if cid, err = parseCID(args[0], listModels); err != nil {
+					return err
+				}
+			}
+			var v api.Verified
+			if evidence != "" {
+				v, err = checkEvidence(evidence, cid)
+			} else {
+				var client *api.Client
+				if client, err = a.client(); err == nil {
+					v, err = client.Verify(cmd.Context(), cid)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			return a.answer(cmd, v, func(w io.Writer) error { return table.Verified(w, v) })
+		}),
+	}
+	cmd.Flags().StringVar(&evidence, "evidence", "", "directory that village model export has written; no daemon is asked")
+	return cmd
+}
+
+// checkEvidence checks a directory, of a certain model where cid is defined.
+func checkEvidence(dir string, cid record.CID) (api.Verified, error) {
+	const next = "at a node that took part in the task: village model export CID --evidence DIR"
+	v, err := node.CheckEvidence(dir)
+	switch {
+	case err != nil:
+		return v, api.Fail(api.CodeFailed, next, "the evidence in %s does not hold: %v", dir, err)
+	case cid.Defined() && v.CID != cid:
+		return v, api.Fail(api.CodeFailed, next, "the evidence in %s is of model %s, not of %s", dir, v.CID, cid)
+	}
+	return v, nil
 }
 
 func newModelExport(a *app) *cobra.Command {
-	var out string
+	var out, evidence string
 	cmd := &cobra.Command{
-		Use: "export CID", Short: "Write a model to a file", Args: need("a CID"),
+		Use: "export CID", Short: "Write a model to a file, or all that proves it to a directory",
+		Args:              need("a CID"),
 		ValidArgsFunction: a.complete(modelCIDs),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
 			cid, err := parseCID(args[0], listModels)
@@ -91,23 +152,45 @@ func newModelExport(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var n int64
-			path, err := writeNew(out, func(w io.Writer) (err error) {
-				n, err = client.ModelBytes(cmd.Context(), cid, w)
-				return err
-			})
-			if err != nil {
-				return err
+			v := api.Exported{Schema: schema(cmd), CID: cid}
+			if out != "" {
+				if v.Path, err = unused(out); err != nil {
+					return err
+				}
 			}
-			v := api.Exported{Schema: schema(cmd), CID: cid, Path: path, Bytes: uint64(n)}
+			if evidence != "" {
+				e, err := client.Evidence(cmd.Context(), cid)
+				if err != nil {
+					return err
+				}
+				if v.Evidence, err = node.WriteEvidence(evidence, e); err != nil {
+					return err
+				}
+				v.Bytes = uint64(len(e.Model))
+			}
+			if out != "" {
+				_, err := writeNew(out, func(w io.Writer) error {
+					n, err := client.ModelBytes(cmd.Context(), cid, w)
+					v.Bytes = uint64(n)
+					return err
+				})
+				if err != nil {
+					return err
+				}
+			}
 			return a.answer(cmd, v, func(w io.Writer) error {
-				_, err := fmt.Fprintln(w, table.Text(path))
-				return err
+				for _, path := range []string{v.Path, v.Evidence} {
+					if path != "" {
+						fmt.Fprintln(w, table.Text(path))
+					}
+				}
+				return nil
 			})
 		}),
 	}
 	cmd.Flags().StringVar(&out, "out", "", "file to write, which must not exist")
-	cmd.MarkFlagRequired("out")
+	cmd.Flags().StringVar(&evidence, "evidence", "", "directory to write, new or empty: what village model verify --evidence needs")
+	cmd.MarkFlagsOneRequired("out", "evidence")
 	return cmd
 }
 
@@ -152,6 +235,15 @@ func newModelPredict(a *app) *cobra.Command {
 // writeNew writes a whole file or none, never over another, and returns its
 // absolute path.
 func writeNew(name string, write func(io.Writer) error) (string, error) {
+	path, err := unused(name)
+	if err != nil {
+		return "", err
+	}
+	return path, home.WriteFile(path, 0o644, write)
+}
+
+// unused is the absolute path of a file that is not there yet.
+func unused(name string) (string, error) {
 	path, err := filepath.Abs(name)
 	if err != nil {
 		return "", err
@@ -162,5 +254,5 @@ func writeNew(name string, write func(io.Writer) error) (string, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", err
 	}
-	return path, home.WriteFile(path, 0o644, write)
+	return path, nil
 }

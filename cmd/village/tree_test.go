@@ -62,7 +62,7 @@ func TestJSONShapes(t *testing.T) {
 	for _, v := range []any{
 		api.Error{}, api.Version{}, api.Init{}, api.Ready{}, api.Identity{}, api.Status{}, api.Peers{}, api.Members{},
 		api.AddedDataset{}, api.Datasets{}, api.ShownDataset{}, api.Proposed{}, api.Tasks{}, api.ShownTask{}, api.Joined{},
-		api.Models{}, api.ShownModel{}, api.Report{}, api.Exported{}, api.Predictions{},
+		api.Models{}, api.ShownModel{}, api.Report{}, api.Exported{}, api.Verified{}, api.Predictions{},
 	} {
 		fmt.Fprintln(&b, reflect.TypeOf(v).Name())
 		var lines []string
