@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"village/node/artifacts"
+	"village/node/exchange"
 	"village/node/home"
 	"village/node/p2p"
 	"village/protocol/record"
@@ -30,6 +31,7 @@ type Node struct {
 	store     *storage.Store
 	network   *p2p.Network
 	artifacts *artifacts.Service
+	exchange  *exchange.Exchange
 
 	// What the network's goroutines read to judge a record.
 	mu      sync.RWMutex
@@ -119,6 +121,7 @@ func New(h *home.Home) (*Node, error) {
 		return nil, errors.Join(err, n.store.Close())
 	}
 	close(joined)
+	n.exchange = exchange.New(n.network.Host(), config.Federation, chunks{n.store}, n.network.Admits, n.log)
 	n.artifacts = artifacts.New(n.network.Host(), n.store.Blockstore(), n.network.Admits)
 	n.waiting.Add(2)
 	go n.drive()
@@ -129,8 +132,9 @@ func New(h *home.Home) (*Node, error) {
 
 // Close leaves the network, ends the work and closes the store.
 func (n *Node) Close() error {
-	err := errors.Join(n.artifacts.Close(), n.network.Close())
 	n.stop()
+	n.exchange.Close()
+	err := errors.Join(n.artifacts.Close(), n.network.Close())
 	n.waiting.Wait()
 	return errors.Join(err, n.store.Close())
 }

@@ -158,7 +158,13 @@ func (n *Node) learn(r record.Record, content any) {
 			return // not reached: decode has parsed it
 		}
 		n.post(func() {
-			if run := n.runs[id]; run != nil {
+			run := n.runs[id]
+			if run == nil {
+				return
+			}
+			if u, ok := content.(task.Update); ok && u.Params == nil {
+				n.obtain(run, n.hold(run, r, u))
+			} else {
 				n.step(run, member.Received{CID: r.CID, Author: r.Author, Number: r.Number, Body: content})
 			}
 		})

@@ -35,11 +35,13 @@ type run struct {
 	site     *member.Site // nil where the node has not enrolled
 	working  sync.Mutex   // held while the site works
 	wake     *time.Timer
-	size     int64      // of the sealed model's artifact, in bytes
-	sealed   bool       // the final set is decided on
-	results  []byte     // as they were last stored
-	report   record.CID // the artifact of results
-	err      string     // why the task does not move here
+	size     int64                      // of the sealed model's artifact, in bytes
+	sealed   bool                       // the final set is decided on
+	vectors  map[record.NodeID][]vector // announced by each author's updates, newest first
+	lacking  []*vector                  // announced, but not here when the daemon started
+	results  []byte                     // as they were last stored
+	report   record.CID                 // the artifact of results
+	err      string                     // why the task does not move here
 }
 
 // restore builds the machines from the store's records, before the network is
@@ -71,6 +73,11 @@ func (n *Node) restore() {
 				n.fail(fmt.Errorf("the store holds record %s, which this program refuses: %w", cid, err))
 				continue
 			}
+			if u, ok := content.(task.Update); ok {
+				if content, ok = n.restoreVector(run, held, u); !ok {
+					continue
+				}
+			}
 			records = append(records, member.Received{CID: cid, Author: held.Author, Number: held.Number, Body: content})
 		}
 		run.member.Restore(n.now(), records)
@@ -89,6 +96,10 @@ func (n *Node) restore() {
 func (n *Node) resume() {
 	n.post(func() {
 		for _, run := range n.runs {
+			for _, v := range run.lacking {
+				n.obtain(run, v)
+			}
+			run.lacking = nil
 			n.step(run, member.Tick{})
 		}
 	})
@@ -125,14 +136,10 @@ func (n *Node) step(run *run, e member.Event) {
 func (n *Node) perform(run *run, effect member.Effect) {
 	switch e := effect.(type) {
 	case member.Publish:
-		body := e.Body
-		if u, ok := body.(task.Update); ok {
-			u, err := task.NewUpdate(u, run.task.Spec())
-			if err != nil {
-				n.halt(run, err)
-				return
-			}
-			body = u
+		body, err := n.provide(run, e.Body)
+		if err != nil {
+			n.halt(run, err)
+			return
 		}
 		n.publish(run, record.Slot{Kind: e.Kind, Subject: run.id.String()}, e.Number, body)
 	case member.Cast:
@@ -233,6 +240,10 @@ func (n *Node) publish(run *run, slot record.Slot, number uint64, body any) {
 	}
 	if err := n.network.Publish(r); err != nil {
 		n.log.Warn("gossip refused a record; peers will pull it", "error", err)
+	}
+	if u, ok := body.(task.Update); ok {
+		content = u // with its parameters, which the record may only announce
+		n.hold(run, r, u)
 	}
 	n.step(run, member.Received{CID: r.CID, Author: r.Author, Number: r.Number, Body: content})
 }
@@ -350,6 +361,13 @@ func (n *Node) made(run *run, e member.Make) (member.Made, error) {
 		}
 	}
 	in := task.Inputs{Roster: e.Roster}
+	for _, p := range e.Model.Parts {
+		vector, err := n.vectorOf(run, p.Update)
+		if err != nil {
+			return member.Made{}, err
+		}
+		in.Vectors = append(in.Vectors, vector)
+	}
 	proposed, err := n.store.Record(run.id)
 	if err != nil {
 		return member.Made{}, err
@@ -399,12 +417,8 @@ func (n *Node) inputs(run *run, cid record.CID) ([]member.Received, error) {
 		return nil, err
 	}
 	var updates []member.Received
-	for _, b := range in.Updates {
-		r, err := record.Open(b, n.home.Config().Federation)
-		if err != nil {
-			return nil, err
-		}
-		u, err := task.UpdateOf(r, run.task)
+	for i := range in.Updates {
+		r, u, err := in.UpdateOf(i, n.home.Config().Federation, run.task)
 		if err != nil {
 			return nil, err
 		}

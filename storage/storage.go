@@ -185,6 +185,9 @@ func (s *Store) start() error {
 		WithExternalMagic(format).
 		WithBypassLockGuard(true). // the store's own lock lasts across a reopen
 		WithLogger(&s.log)
+	if err := inspect(o); err != nil {
+		return s.unopened(err)
+	}
 	db, err := badger.Open(o)
 	if err != nil {
 		// A kill in the middle of a start can leave an empty log file that makes
@@ -195,12 +198,17 @@ func (s *Store) start() error {
 		db, err = badger.Open(o)
 	}
 	if err != nil {
-		line, _, _ := strings.Cut(err.Error(), "\n")
-		return fmt.Errorf("store %s does not open (%s): if a file of it is damaged, move the directory away and start again; "+
-			"peers serve the records and artifacts again, rows have to be added again", s.dir, line)
+		line, _, _ := strings.Cut(err.Error(), "\n") // the rest is a stack
+		return s.unopened(errors.New(line))
 	}
 	s.db, s.down = db, nil
 	return nil
+}
+
+// unopened says why the store does not open, and what to do.
+func (s *Store) unopened(err error) error {
+	return fmt.Errorf("store %s does not open (%w): if a file of it is damaged, move the directory away and start again; "+
+		"peers serve the records and artifacts again, rows have to be added again", s.dir, err)
 }
 
 // stop closes the database; life is held alone.

@@ -16,6 +16,28 @@ type Inputs struct {
 	Roster     []record.CID `cbor:"roster"`     // of enrolments: the RosterContent
 	Enrolments [][]byte     `cbor:"enrolments"` // of the roster, and of the parts that joined late; sorted by CID
 	Updates    [][]byte     `cbor:"updates"`    // in the order of the parts
+	Vectors    [][]byte     `cbor:"vectors"`    // that the updates announce, in their order; none where they ride inside
+}
+
+// Vector returns the vector that update i announces, or nil.
+func (in Inputs) Vector(i int) []byte {
+	if i < len(in.Vectors) {
+		return in.Vectors[i]
+	}
+	return nil
+}
+
+// UpdateOf reads update i of the inputs, with its parameters.
+func (in Inputs) UpdateOf(i int, federation string, t Task) (record.Record, Update, error) {
+	r, err := record.Open(in.Updates[i], federation)
+	if err != nil {
+		return r, Update{}, err
+	}
+	u, err := UpdateOf(r, t)
+	if err == nil && u.Params == nil {
+		u, err = u.Fill(in.Vector(i), t.Spec())
+	}
+	return r, u, err
 }
 
 // ModelOf makes the model of a final set of checked updates: the weighted mean,
@@ -84,7 +106,7 @@ func Verify(seal []byte, in Inputs, model []byte) (Verified, error) {
 	}
 	params := make([][]float64, len(in.Updates))
 	for i, p := range v.Content.Parts {
-		if params[i], err = part(in.Updates[i], p, late, v, federation); err != nil {
+		if params[i], err = in.part(i, p, late, v, federation); err != nil {
 			return v, fmt.Errorf("the update of %s: %w", p.Node, err)
 		}
 	}
@@ -133,12 +155,8 @@ func (in Inputs) enrolled(v Verified, federation string) (Roster, map[record.CID
 	return roster, all, err
 }
 
-func part(b []byte, p Part, enrolled map[record.CID]Enrolled, v Verified, federation string) ([]float64, error) {
-	r, err := record.Open(b, federation)
-	if err != nil {
-		return nil, err
-	}
-	u, err := UpdateOf(r, v.Task)
+func (in Inputs) part(i int, p Part, enrolled map[record.CID]Enrolled, v Verified, federation string) ([]float64, error) {
+	r, u, err := in.UpdateOf(i, federation, v.Task)
 	if err != nil {
 		return nil, err
 	}

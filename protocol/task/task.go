@@ -40,8 +40,14 @@ const (
 	// MaxEncoding is the largest encoding in bytes of JSON. It keeps a model's
 	// description within the header of its file.
 	MaxEncoding = 256 << 10
-	// MaxVector is the largest vector, in bytes, that rides inside an update.
+	// MaxVector is the largest vector, in bytes of its parameters, that rides
+	// inside an update. A larger one is announced in it and travels in chunks.
 	MaxVector = 32 << 10
+	// ChunkSize is the size in bytes of every chunk of a vector but the last.
+	ChunkSize = 1 << 20
+	// MaxMixed is how many bytes of parameters all nodes together may have, where
+	// everybody mixes everybody's.
+	MaxMixed = 64 << 20
 )
 
 // Errors that the checks wrap.
@@ -105,11 +111,12 @@ func (t Task) Check() error {
 	if err := t.Spec().Check(); err != nil {
 		return err
 	}
-	if size := 8 * t.Spec().Params(); size > MaxVector {
-		return fmt.Errorf("the model has %d parameters; at most %d are possible, so use fewer features or classes", t.Spec().Params(), MaxVector/8)
-	}
 	if len(t.Nodes) == 0 || len(t.Nodes) > MaxNodes {
 		return fmt.Errorf("a task names 1 to %d nodes, not %d", MaxNodes, len(t.Nodes))
+	}
+	if size := 8 * t.Spec().Params() * len(t.Nodes); size > MaxMixed {
+		return fmt.Errorf("%d nodes with %d parameters each are %d MiB to mix in a round; at most %d are possible, so use fewer features or classes",
+			len(t.Nodes), t.Spec().Params(), size>>20, MaxMixed>>20)
 	}
 	for i := 1; i < len(t.Nodes); i++ {
 		if t.Nodes[i-1].Compare(t.Nodes[i]) >= 0 {
@@ -188,10 +195,15 @@ type Update struct {
 	Previous uint64 `cbor:"previous" json:"previous"`
 	// Settled says that the mix it was trained from had come to rest: see
 	// Task.Tolerance.
-	Settled bool   `cbor:"settled" json:"settled"`
-	Vector  []byte `cbor:"vector" json:"-"` // safetensors: "bias" and "weight", F64
+	Settled bool `cbor:"settled" json:"settled"`
+	// Vector is a safetensors file with "bias" and "weight", F64; empty where it
+	// is announced by Size, in bytes, and Chunks: the SHA-256 of each ChunkSize
+	// bytes of it, end to end.
+	Vector []byte `cbor:"vector" json:"-"`
+	Size   uint64 `cbor:"size" json:"-"`
+	Chunks []byte `cbor:"chunks" json:"-"`
 
-	Params []float64 `cbor:"-" json:"-"` // Vector decoded
+	Params []float64 `cbor:"-" json:"-"` // the vector decoded; nil until it is here
 }
 
 // Evaluation is the payload of an evaluation record: counts over a node's own
@@ -221,11 +233,43 @@ func CheckMoments(m dataset.Moments, width int) error {
 	return nil
 }
 
-// NewUpdate encodes params into the update's vector.
-func NewUpdate(u Update, spec learn.Spec) (Update, error) {
+// NewUpdate encodes the parameters as the update's vector, inside of it or
+// announced by it, and returns the vector as well.
+func NewUpdate(u Update, spec learn.Spec) (Update, []byte, error) {
 	b, err := safetensors.Marshal(spec.Tensors(u.Params), nil)
-	u.Vector = b
-	return u, err
+	if err != nil {
+		return u, nil, err
+	}
+	if inline(spec) {
+		u.Vector = b
+	} else {
+		u.Size, u.Chunks = uint64(len(b)), hashes(b)
+	}
+	return u, b, nil
+}
+
+func inline(spec learn.Spec) bool { return 8*spec.Params() <= MaxVector }
+
+// hashes returns the SHA-256 of each chunk, end to end.
+func hashes(b []byte) []byte {
+	var sums []byte
+	for start := 0; start < len(b); start += ChunkSize {
+		sum := sha256.Sum256(b[start:min(start+ChunkSize, len(b))])
+		sums = append(sums, sum[:]...)
+	}
+	return sums
+}
+
+// Fill reads the vector that an update announced.
+func (u Update) Fill(b []byte, spec learn.Spec) (Update, error) {
+	if uint64(len(b)) != u.Size || !slices.Equal(hashes(b), u.Chunks) {
+		return u, fmt.Errorf("%w: the vector is not the one that was announced", ErrInvalid)
+	}
+	var err error
+	if u.Params, err = checkedVector(b, spec); err != nil {
+		return u, fmt.Errorf("%w: update: %w", ErrInvalid, err)
+	}
+	return u, nil
 }
 
 // TaskOf reads and checks a task record.
@@ -273,9 +317,6 @@ func UpdateOf(r record.Record, t Task) (Update, error) {
 		return Update{}, err
 	}
 	err := check(r, t, u.Task, r.Number >= 1 && r.Number <= t.Rounds)
-	if err == nil && len(u.Vector) > MaxVector+4096 {
-		err = fmt.Errorf("vector of %d bytes", len(u.Vector))
-	}
 	if err == nil && u.Previous >= r.Number {
 		err = fmt.Errorf("round %d after round %d", r.Number, u.Previous)
 	}
@@ -283,15 +324,39 @@ func UpdateOf(r record.Record, t Task) (Update, error) {
 		err = fmt.Errorf("weight %d", u.Weight)
 	}
 	if err == nil {
-		u.Params, err = vector(u.Vector, t.Spec())
-	}
-	if err == nil {
-		err = mixing.NewSum(len(u.Params)).Add(1, u.Params)
+		err = u.readVector(t.Spec())
 	}
 	if err != nil {
 		return Update{}, fmt.Errorf("%w: update: %w", ErrInvalid, err)
 	}
 	return u, nil
+}
+
+// readVector reads a vector that rides inside, or checks the announcement of one
+// that does not.
+func (u *Update) readVector(spec learn.Spec) (err error) {
+	if !inline(spec) {
+		// The exact size follows from the form, which is checked with the bytes.
+		least := uint64(8 * spec.Params())
+		if len(u.Vector) != 0 || u.Size < least || u.Size > least+4096 || uint64(len(u.Chunks)) != (u.Size+ChunkSize-1)/ChunkSize*sha256.Size {
+			return errors.New("announcement of a vector that does not fit the model")
+		}
+		return nil
+	}
+	if u.Size != 0 || len(u.Chunks) != 0 || len(u.Vector) > MaxVector+4096 {
+		return errors.New("a small vector rides inside the update")
+	}
+	u.Params, err = checkedVector(u.Vector, spec)
+	return err
+}
+
+// checkedVector reads parameters that can be averaged.
+func checkedVector(b []byte, spec learn.Spec) ([]float64, error) {
+	params, err := vector(b, spec)
+	if err == nil {
+		err = mixing.NewSum(len(params)).Add(1, params)
+	}
+	return params, err
 }
 
 // vector reads parameters and insists on the one way to write them, so that no
