@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
@@ -52,7 +53,7 @@ func (n *Network) joinTopic() error {
 		pubsub.WithSubscriptionFilter(pubsub.WrapLimitSubscriptionFilter(
 			pubsub.NewAllowlistSubscriptionFilter(n.names.topic), 10)),
 		pubsub.WithRawTracer(tracer{n}),
-		pubsub.WithLogger(n.log),
+		pubsub.WithLogger(slog.New(warnings{n.log.Handler()})),
 	)
 	if err != nil {
 		return fmt.Errorf("starting pubsub: %w", err)
@@ -219,6 +220,14 @@ func (n *Network) judge(ctx context.Context, from peer.ID, b []byte) (record.Rec
 		}
 		return r, passed
 	}
+}
+
+// warnings passes on what pubsub has to warn of. Whatever else it says, such as
+// that it stops, means nothing to an operator.
+type warnings struct{ slog.Handler }
+
+func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && w.Handler.Enabled(ctx, level)
 }
 
 // tracer counts what pubsub itself drops and refuses.

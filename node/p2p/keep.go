@@ -12,6 +12,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/multiformats/go-multiaddr"
+
+	"village/protocol/record"
 )
 
 const (
@@ -22,6 +24,20 @@ const (
 	// Peers that were found and not configured are given up after so many
 	// failures, and at most so many are kept.
 	foundFailures, maxFound = 8, 64
+	// A peer that has been dialled may take so long to answer the first pull,
+	// and is asked so often.
+	greetTime, greetPause = 5 * time.Second, 100 * time.Millisecond
+)
+
+// Errors that [Network.Connect] wraps.
+var (
+	// ErrUnreachable: nobody answers. The node goes on trying.
+	ErrUnreachable = errors.New("no answer")
+	// ErrShut: the peer hangs up, as the nodes of a closed federation do on
+	// those that they do not list. The node goes on trying.
+	ErrShut = errors.New("it hangs up")
+	// ErrForeign: somebody answers who is no node of this federation.
+	ErrForeign = errors.New("it is not a node of this federation")
 )
 
 // keepers are the peers that the node redials for as long as it runs.
@@ -37,12 +53,14 @@ type keeper struct {
 	configured bool                  // under keepers.mu
 	lost       chan struct{}         // the connection ended
 	now        chan struct{}         // do not wait any longer
+	ctx        context.Context       // ends when nobody wants it any more
+	cancel     context.CancelFunc
 }
 
 func newKeepers() *keepers { return &keepers{peers: make(map[peer.ID]*keeper)} }
 
 // add returns a keeper to start, nil where none is needed.
-func (k *keepers) add(info peer.AddrInfo, configured bool) *keeper {
+func (k *keepers) add(ctx context.Context, info peer.AddrInfo, configured bool) *keeper {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if t := k.peers[info.ID]; t != nil {
@@ -72,19 +90,38 @@ func (k *keepers) add(info peer.AddrInfo, configured bool) *keeper {
 		id: info.ID, addrs: info.Addrs, configured: configured,
 		lost: make(chan struct{}, 1), now: make(chan struct{}, 1),
 	}
+	t.ctx, t.cancel = context.WithCancel(ctx)
 	k.peers[info.ID] = t
 	return t
+}
+
+// remove tells whether there was a keeper to stop.
+func (k *keepers) remove(p peer.ID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := k.peers[p]
+	if t != nil {
+		k.drop(t)
+	}
+	return t != nil
+}
+
+func (k *keepers) drop(t *keeper) {
+	delete(k.peers, t.id)
+	if !t.configured {
+		k.found--
+	}
+	t.cancel()
 }
 
 // giveUp forgets a peer that was only found.
 func (k *keepers) giveUp(t *keeper) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if t.configured {
+	if t.configured || k.peers[t.id] != t {
 		return false
 	}
-	delete(k.peers, t.id)
-	k.found--
+	k.drop(t)
 	return true
 }
 
@@ -136,8 +173,9 @@ func parsePeer(s string) (peer.AddrInfo, error) {
 }
 
 // Connect connects to a peer, given as a multiaddr that ends in /p2p/ and its
-// ID, and keeps connected from then on: an error other than that of a wrong
-// address says that the first attempt failed, and the node goes on trying.
+// ID, and returns when that has answered a pull. It keeps connected from then
+// on, also where it says that the first attempt failed (see [ErrUnreachable]
+// and [ErrShut]).
 func (n *Network) Connect(ctx context.Context, addr string) error {
 	info, err := parsePeer(addr)
 	if err != nil {
@@ -156,12 +194,66 @@ func (n *Network) Connect(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(n.ctx, cancel)()
-	err = n.dial(ctx, info)
-	n.keep(info, true)
-	if err != nil {
-		return fmt.Errorf("cannot reach %s yet, and will go on trying: %w", info.ID, err)
+	if err = n.dial(ctx, info); err != nil {
+		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
+	} else if err = n.greet(ctx, info.ID); errors.Is(err, ErrForeign) {
+		n.hangUp(info.ID)
+		return err
 	}
-	return nil
+	n.keep(info, true)
+	return err
+}
+
+// Forget hangs up on a peer and does not redial it. It tells whether the peer
+// was one to redial.
+func (n *Network) Forget(id record.NodeID) bool {
+	p, err := peerID(id)
+	if err != nil {
+		return false
+	}
+	kept := n.keepers.remove(p)
+	n.host.ConnManager().Unprotect(p, "configured")
+	if err := n.host.Network().ClosePeer(p); err != nil {
+		n.log.Debug("closing a connection", "peer", p, "error", err)
+	}
+	return kept
+}
+
+// greet begins to pull from a peer, and is content with the first answer. A
+// connection alone says little: it stands before the other side has looked at
+// its member list, and between nodes of two federations.
+func (n *Network) greet(ctx context.Context, p peer.ID) error {
+	ctx, cancel := context.WithTimeout(ctx, greetTime)
+	defer cancel()
+	for {
+		err := n.hello(ctx, p)
+		if err == nil {
+			return nil
+		}
+		spoken, _ := n.host.Peerstore().GetProtocols(p)
+		switch {
+		case errors.Is(err, errGarbage), len(spoken) > 0 && !slices.Contains(spoken, n.names.pull):
+			return fmt.Errorf("%w: %w", ErrForeign, err)
+		case !n.isConnected(p):
+			return fmt.Errorf("%w: %w", ErrShut, err)
+		}
+		select {
+		case <-time.After(greetPause): // it may only be busy
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+	}
+}
+
+func (n *Network) hello(ctx context.Context, p peer.ID) error {
+	s, err := n.open(ctx, p, n.names.pull)
+	if err != nil {
+		return err
+	}
+	defer s.done()
+	_, _, err = n.compare(s)
+	s.failed = err != nil
+	return err
 }
 
 func (n *Network) dial(ctx context.Context, info peer.AddrInfo) error {
@@ -182,21 +274,22 @@ func (n *Network) keep(info peer.AddrInfo, configured bool) {
 	if configured {
 		n.host.ConnManager().Protect(info.ID, "configured")
 	}
-	if t := n.keepers.add(info, configured); t != nil {
+	if t := n.keepers.add(n.ctx, info, configured); t != nil {
 		n.spawn(func() { n.redial(t) })
 	}
 }
 
 func (n *Network) redial(t *keeper) {
+	defer t.cancel()
 	delay, failures := redialMin, 0
 	for {
 		start := time.Now()
-		err := n.dial(n.ctx, peer.AddrInfo{ID: t.id, Addrs: n.keepers.addrsOf(t)})
+		err := n.dial(t.ctx, peer.AddrInfo{ID: t.id, Addrs: n.keepers.addrsOf(t)})
 		if err == nil {
 			failures = 0
 			for n.isConnected(t.id) {
 				select {
-				case <-n.ctx.Done():
+				case <-t.ctx.Done():
 					return
 				case <-t.lost:
 				}
@@ -212,7 +305,7 @@ func (n *Network) redial(t *keeper) {
 		}
 		timer := time.NewTimer(jitter(delay))
 		select {
-		case <-n.ctx.Done():
+		case <-t.ctx.Done():
 			timer.Stop()
 			return
 		case <-t.now:

@@ -198,6 +198,14 @@ func connect(t testing.TB, a, b *node) {
 	}
 }
 
+// dial makes a bare connection.
+func dial(t testing.TB, a, b *node) {
+	t.Helper()
+	if err := a.dial(t.Context(), peer.AddrInfo{ID: b.host.ID(), Addrs: b.host.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // until waits for a condition.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
@@ -318,8 +326,12 @@ func TestClosedFederation(t *testing.T) {
 	member := startNode(t, "member", newStore(manifest(t, "member", "inside")), closedTo("other"))
 	outsider := startNode(t, "outsider", newStore())
 
-	// The dial may succeed for a moment: the other side hangs up once it knows the key.
-	_ = outsider.Connect(t.Context(), member.Addrs()[0])
+	// The dial succeeds for a moment: the other side hangs up once it knows the key.
+	for range 20 {
+		if err := outsider.Connect(t.Context(), member.Addrs()[0]); !errors.Is(err, ErrShut) && !errors.Is(err, ErrUnreachable) {
+			t.Fatalf("knocking: %v", err)
+		}
+	}
 	until(t, "the outsider was refused", func() bool { return member.Stats().Refused > 0 })
 	until(t, "no connection is left", func() bool { return !outsider.isConnected(member.host.ID()) })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -542,9 +554,10 @@ func TestDeliverCountsWhoHasStored(t *testing.T) {
 	if got := a.Deliver(t.Context(), r); got != 0 {
 		t.Errorf("delivered to %d without a connection", got)
 	}
-	for _, n := range []*node{yes, held, no, other} {
+	for _, n := range []*node{yes, held, no} {
 		connect(t, a, n)
 	}
+	dial(t, a, other)
 	connect(t, yes, behind)
 	meshed(t, yes, behind)
 	if got := a.Deliver(t.Context(), r); got != 2 {
@@ -568,9 +581,12 @@ func TestFederationsDoNotMix(t *testing.T) {
 	a := startNode(t, "a", newStore(manifest(t, "a", "secret")))
 	b := startNode(t, "b", newStore(), func(c *Config) { c.Federation = "another" })
 	c := startNode(t, "c", newStore())
-	connect(t, a, b)
+	if err := a.Connect(t.Context(), b.Addrs()[0]); !errors.Is(err, ErrForeign) || a.isConnected(b.host.ID()) || len(a.keepers.list()) > 0 {
+		t.Errorf("connecting to another federation: %v", err)
+	}
+	dial(t, a, b)
 	connect(t, c, a) // the control
-	connect(t, c, b)
+	dial(t, c, b)
 	until(t, "the own federation shares", func() bool { return len(c.held()) == 1 })
 	meshed(t, a, c)
 	r := manifest(t, "a", "r")
@@ -680,13 +696,35 @@ func TestConnectErrors(t *testing.T) {
 	b := startNode(t, "b", newStore())
 	addr := b.Addrs()[0]
 	b.Close()
-	if err := a.Connect(t.Context(), addr); err == nil {
-		t.Error("connected to a node that is down")
+	if err := a.Connect(t.Context(), addr); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("connecting to a node that is down: %v", err)
 	}
 	startNode(t, "b", newStore(manifest(t, "b", "r")), func(c *Config) {
 		c.Listen = []string{addr[:strings.Index(addr, "/p2p/")]}
 	})
 	until(t, "a has found b", func() bool { return len(a.held()) == 1 })
+}
+
+func TestForgottenPeersAreNotRedialled(t *testing.T) {
+	a, b := startNode(t, "a", newStore()), startNode(t, "b", newStore())
+	if a.Forget(idOf("b")) {
+		t.Error("forgot one that was never kept")
+	}
+	connect(t, a, b)
+	if !a.Forget(idOf("b")) || a.Forget(idOf("b")) {
+		t.Error("a kept peer is forgotten once")
+	}
+	until(t, "a hangs up", func() bool { return !a.isConnected(b.host.ID()) })
+	if p := a.Peers(); len(p) != 0 {
+		t.Errorf("peers %+v", p)
+	}
+	// The connection comes back when it is wanted again, and its redialling too.
+	connect(t, a, b)
+	a.host.Network().ClosePeer(b.host.ID())
+	until(t, "a has connected again", func() bool { return a.isConnected(b.host.ID()) })
+	a.Forget(idOf("b"))
+	a.keepers.retry()
+	until(t, "a hangs up again", func() bool { return !a.isConnected(b.host.ID()) })
 }
 
 func TestFoundPeersAreKept(t *testing.T) {

@@ -231,23 +231,7 @@ type pullConversation struct {
 }
 
 func (c *pullConversation) run() error {
-	mine := c.n.summary()
-	own, err := record.Encode(mine)
-	if err != nil {
-		return err
-	}
-	root := sha256.Sum256(own)
-	if err := writeFrame(c.s, root[:]); err != nil {
-		return err
-	}
-	b, err := readFrame(c.s, maxSummary)
-	if err != nil {
-		return midway(err)
-	}
-	if len(b) == 0 {
-		return c.end()
-	}
-	theirs, err := decodeSummary(b)
+	mine, theirs, err := c.n.compare(c.s)
 	if err != nil {
 		return err
 	}
@@ -264,6 +248,28 @@ func (c *pullConversation) run() error {
 		differ = differ[count:]
 	}
 	return c.end()
+}
+
+// compare opens a pull: it returns what this node holds and what the peer does.
+func (n *Network) compare(s io.ReadWriter) (mine, theirs summary, err error) {
+	mine = n.summary()
+	own, err := record.Encode(mine)
+	if err != nil {
+		return mine, theirs, err
+	}
+	root := sha256.Sum256(own)
+	if err := writeFrame(s, root[:]); err != nil {
+		return mine, theirs, err
+	}
+	b, err := readFrame(s, maxSummary)
+	if err != nil {
+		return mine, theirs, midway(err)
+	}
+	if len(b) == 0 { // the same
+		return mine, mine, nil
+	}
+	theirs, err = decodeSummary(b)
+	return mine, theirs, err
 }
 
 // end makes sure that the peer has nothing more to say.

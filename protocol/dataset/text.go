@@ -79,6 +79,9 @@ func checkLevels(what string, levels []string) error {
 // listed joins names for an error, the first few of them.
 func listed(names []string) string {
 	const most = 20
+	if len(names) == 0 {
+		return "none"
+	}
 	var b strings.Builder
 	for i, name := range names {
 		if i == most {
