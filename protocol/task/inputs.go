@@ -167,7 +167,7 @@ func (in Inputs) part(i int, p Part, enrolled map[record.CID]Enrolled, v Verifie
 	case !ok || e.Author != p.Node:
 		return nil, errors.New("the node's enrolment is missing")
 	case p.Weight != e.Moments.Count || u.Weight != p.Weight:
-		return nil, fmt.Errorf("weight %d, but %d training rows were enrolled", p.Weight, e.Moments.Count)
+		return nil, fmt.Errorf("weight %d, in the update %d, but %d training rows were enrolled", p.Weight, u.Weight, e.Moments.Count)
 	case u.Roster != v.Content.Roster:
 		return nil, errors.New("it was trained with another roster")
 	}
