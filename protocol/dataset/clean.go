@@ -17,6 +17,7 @@ const (
 	minPercentiles = 1_000 // rows from which percentiles are published
 	maxTextLevels  = 64    // a text column of more is left out unless declared
 	maxClasses     = 20    // a numeric target of more values is not taken for classes
+	maxExamples    = 3     // cells that a hint quotes
 	maxManifest    = record.MaxBytes - 4<<10
 )
 
@@ -41,7 +42,8 @@ type column struct {
 	kind    ColumnKind
 	cells   []string       // canonical, one a row
 	missing int            // empty cells
-	numeric bool           // every other cell is a number
+	odd     int            // others that are not numbers
+	oddOnes []string       // some of these, each once
 	counts  map[string]int // rows by cell, up to maxLevels+1 different cells
 }
 
@@ -56,7 +58,7 @@ func Clean(t Table, o Options) (Cleaned, error) {
 	if err := o.check(t); err != nil {
 		return Cleaned{}, err
 	}
-	columns, leftOut, err := choose(t, o)
+	columns, leftOut, hints, err := choose(t, o)
 	if err != nil {
 		return Cleaned{}, err
 	}
@@ -70,6 +72,7 @@ func Clean(t Table, o Options) (Cleaned, error) {
 	if hint := gaps.advice(); hint != "" {
 		c.Hints = append(c.Hints, hint)
 	}
+	c.Hints = append(c.Hints, hints...)
 	m := Manifest{
 		Name: o.Name, Description: o.Description, Domain: o.Domain, Licence: o.Licence,
 		Target: o.Target, Positive: canonical(o.Positive),
@@ -182,8 +185,8 @@ func (o Options) check(t Table) error {
 }
 
 // choose reads the columns that are used, in the file's order, and says why the
-// others are not.
-func choose(t Table, o Options) (used []*column, leftOut map[string]string, err error) {
+// others are not. It hints at what looks like an oversight.
+func choose(t Table, o Options) (used []*column, leftOut map[string]string, hints []string, err error) {
 	leftOut = map[string]string{}
 	features, ignored := 0, make(map[string]bool, len(o.Ignore))
 	for _, name := range o.Ignore {
@@ -199,14 +202,14 @@ func choose(t Table, o Options) (used []*column, leftOut map[string]string, err 
 		case o.Split:
 			c.role, c.kind = Split, Categorical
 			if err := c.readSplit(); err != nil {
-				return nil, nil, err
+				return nil, nil, nil, err
 			}
 			used = append(used, c)
 			continue
 		case o.Target:
 			c.role = Target
 			if c.missing == len(t.Rows) {
-				return nil, nil, fmt.Errorf("the target column %q is empty", name)
+				return nil, nil, nil, fmt.Errorf("the target column %q is empty", name)
 			}
 		default:
 			c.role = Feature
@@ -217,8 +220,12 @@ func choose(t Table, o Options) (used []*column, leftOut map[string]string, err 
 		}
 		declared := slices.Contains(o.Categorical, name) || o.Levels[name] != nil || c.role == Target && o.Positive != ""
 		c.kind = Categorical
-		if c.numeric && !declared && (c.role == Feature || len(c.counts) > maxClasses) {
-			c.kind = Numeric
+		if !declared && (c.role == Feature || len(c.counts) > maxClasses) {
+			if c.odd == 0 {
+				c.kind = Numeric
+			} else if hint := c.nearlyNumeric(); hint != "" {
+				hints = append(hints, hint)
+			}
 		}
 		if c.kind == Categorical && len(c.counts) > maxTextLevels {
 			if !declared && c.role == Feature {
@@ -226,7 +233,7 @@ func choose(t Table, o Options) (used []*column, leftOut map[string]string, err 
 				continue
 			}
 			if len(c.counts) > maxLevels {
-				return nil, nil, fmt.Errorf("column %q has more than %s levels, too many for a categorical column; leave it out with --ignore %s",
+				return nil, nil, nil, fmt.Errorf("column %q has more than %s levels, too many for a categorical column; leave it out with --ignore %s",
 					name, thousands(maxLevels), name)
 			}
 		}
@@ -236,14 +243,14 @@ func choose(t Table, o Options) (used []*column, leftOut map[string]string, err 
 		used = append(used, c)
 	}
 	if features == 0 {
-		return nil, nil, errors.New("no feature column is left beside the target; ignore fewer columns")
+		return nil, nil, nil, errors.New("no feature column is left beside the target; " + strings.Join(append(hints, "ignore fewer columns"), "; "))
 	}
-	return used, leftOut, nil
+	return used, leftOut, hints, nil
 }
 
 // survey reads one column of a table.
 func survey(t Table, at int) *column {
-	c := &column{name: t.Columns[at], cells: make([]string, len(t.Rows)), numeric: true, counts: map[string]int{}}
+	c := &column{name: t.Columns[at], cells: make([]string, len(t.Rows)), counts: map[string]int{}}
 	for i, row := range t.Rows {
 		cell := row[at]
 		if cell == "" {
@@ -254,7 +261,10 @@ func survey(t Table, at int) *column {
 		if ok {
 			cell = text
 		} else {
-			c.numeric = false
+			c.odd++
+			if len(c.oddOnes) < maxExamples && !slices.Contains(c.oddOnes, cell) {
+				c.oddOnes = append(c.oddOnes, cell)
+			}
 		}
 		c.cells[i] = cell
 		if len(c.counts) <= maxLevels {
@@ -262,6 +272,25 @@ func survey(t Table, at int) *column {
 		}
 	}
 	return c
+}
+
+// nearlyNumeric names what keeps a column from being numeric where that is a
+// tenth of its cells at most, or returns "".
+func (c *column) nearlyNumeric() string {
+	filled := len(c.cells) - c.missing
+	if 10*c.odd > filled {
+		return ""
+	}
+	cells := make([]string, len(c.oddOnes))
+	for i, cell := range c.oddOnes {
+		cells[i] = fmt.Sprintf("%.40s", cell)
+	}
+	becomes := "categorical"
+	if c.role == Feature && len(c.counts) > maxTextLevels {
+		becomes = "text and is left out"
+	}
+	return fmt.Sprintf("column %s: %s of %s cells are not numbers (%s), so it counts as %s; correct or empty them if it is meant to be numeric",
+		c.name, thousands(c.odd), thousands(filled), strings.Join(cells, ", "), becomes)
 }
 
 // readSplit turns the cells of a split column into train, test and missing.

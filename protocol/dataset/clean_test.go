@@ -280,6 +280,60 @@ func TestHints(t *testing.T) {
 	}
 }
 
+// A column of numbers in which a few cells are none changes its kind, which
+// must not happen in silence.
+func TestNearlyNumericColumnsAreNamed(t *testing.T) {
+	table := func(odd int, wrong ...string) Table {
+		return numbered("x a y", 100, func(i int) string {
+			x := strconv.Itoa(i % 50)
+			if i < odd {
+				x = wrong[i%len(wrong)]
+			}
+			return fmt.Sprint(x, " ", i, " ", i%2)
+		})
+	}
+	of := func(c Cleaned) (hints []string) {
+		for _, h := range c.Hints {
+			if strings.HasPrefix(h, "column ") {
+				hints = append(hints, h)
+			}
+		}
+		return hints
+	}
+	for _, test := range []struct {
+		table Table
+		o     Options
+		want  string
+	}{
+		{table: table(0)},
+		{table(3, "inf", "1e999"), Options{}, "column x: 3 of 100 cells are not numbers (inf, 1e999), so it counts as categorical; correct or empty them if it is meant to be numeric"},
+		{table(10, "a", "b", "c", "d"), Options{}, "column x: 10 of 100 cells are not numbers (a, b, c), so"},
+		{table: table(11, "a")},
+		{table: table(3, "inf"), o: Options{Categorical: []string{"x"}}},
+		{table: table(3, "inf"), o: Options{Levels: map[string][]string{"x": {"inf"}}}},
+		{table: table(3, "inf"), o: Options{Ignore: []string{"x"}}},
+		// Of an almost numeric column the levels are often too many to be kept.
+		{numbered("x a y", 100, func(i int) string {
+			return fmt.Sprint([]string{"nan", strconv.Itoa(i)}[min(i, 1)], " ", i, " ", i%2)
+		}), Options{}, "column x: 1 of 100 cells are not numbers (nan), so it counts as text and is left out; "},
+		{numbered("x a y", 100, func(i int) string {
+			return fmt.Sprint([]string{"_", strings.Repeat("z", 50), strconv.Itoa(i % 40)}[min(i, 2)], " ", i, " ", i%2)
+		}), Options{}, "column x: 1 of 99 cells are not numbers (" + strings.Repeat("z", 40) + "), so it counts as categorical; "},
+		// Few classes are classes, whatever they are called.
+		{table: numbered("a y", 100, func(i int) string { return fmt.Sprint(i, " ", []string{"inf", "0", "1"}[min(i, 1+i%2)]) })},
+	} {
+		test.o.Target = "y"
+		switch hints := of(clean(t, test.table, test.o)); {
+		case test.want == "" && len(hints) > 0, test.want != "" && (len(hints) != 1 || !strings.HasPrefix(hints[0], test.want)):
+			t.Errorf("hints %q, want %q", hints, test.want)
+		}
+	}
+	_, err := Clean(numbered("x y", 100, func(i int) string {
+		return fmt.Sprint([]string{"inf", strconv.Itoa(i)}[min(i, 1)], " ", i%2)
+	}), Options{Name: "d", Target: "y"})
+	wantError(t, err, "no feature column", "1 of 100 cells are not numbers (inf)")
+}
+
 func TestEveryRowDropped(t *testing.T) {
 	_, err := Clean(tableFrom("a b c y", "1 _ 1 0", "_ 1 1 1", "_ 2 1 1"), Options{Name: "d", Target: "y"})
 	wantError(t, err, "a is empty in 2 of 3 rows", "--ignore a,b", "keeps 3 rows")
