@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +24,10 @@ import (
 	"village/protocol/task"
 	"village/storage"
 )
+
+// recovery is how long a daemon whose store had lost records listens to its
+// peers before it goes on with its tasks.
+const recovery = 15 * time.Second
 
 // Node is a running daemon.
 type Node struct {
@@ -39,16 +45,17 @@ type Node struct {
 	final   map[string]bool        // tasks whose final set is decided on, by group
 	beacons map[record.Slot]uint64 // newest numbers
 
-	loop      chan func() // what the one goroutine that owns runs does next
-	runs      map[record.CID]*run
-	work      chan struct{} // a place for each piece of training at a time
-	quit      context.Context
-	stop      context.CancelFunc
-	waiting   sync.WaitGroup // goroutines of this node
-	changed   chan struct{}  // closed and replaced when a task has moved
-	changedMu sync.Mutex
-	lastError atomic.Pointer[string]
-	lost      atomic.Pointer[[]record.CID] // artifacts that no peer could give back
+	loop       chan func() // what the one goroutine that owns runs does next
+	runs       map[record.CID]*run
+	recovering bool          // machines listen and do nothing
+	work       chan struct{} // a place for each piece of training at a time
+	quit       context.Context
+	stop       context.CancelFunc
+	waiting    sync.WaitGroup // goroutines of this node
+	changed    chan struct{}  // closed and replaced when a task has moved
+	changedMu  sync.Mutex
+	lastError  atomic.Pointer[string]
+	lost       atomic.Pointer[[]record.CID] // artifacts that no peer could give back
 }
 
 // Run runs the daemon of a home until ctx ends, and calls ready once it serves
@@ -100,8 +107,9 @@ func New(h *home.Home) (*Node, error) {
 	if n.store, err = storage.Open(h.StoreDir()); err != nil {
 		return nil, err
 	}
-	for _, damage := range n.store.Damaged() {
-		n.fail(fmt.Errorf("the store had a damaged record, which peers will be asked for: %s", damage))
+	damaged := n.store.Damaged()
+	for _, name := range damaged {
+		n.fail(fmt.Errorf("the store is damaged, and peers will be asked for what is lost: %s", name))
 	}
 	n.restore()
 	joined := make(chan struct{}) // closed when n.network is there for receive
@@ -124,8 +132,15 @@ func New(h *home.Home) (*Node, error) {
 	n.exchange = exchange.New(n.network.Host(), config.Federation, chunks{n.store}, n.network.Admits, n.log)
 	n.artifacts = artifacts.New(n.network.Host(), n.store.Blockstore(), n.network.Admits)
 	n.waiting.Add(2)
+	if slices.ContainsFunc(damaged, func(name string) bool { return strings.HasPrefix(name, "record ") }) {
+		// It may be one that this node has signed itself. Peers give it back
+		// before the node signs another one in its place.
+		n.recovering = true
+		n.later(recovery, n.resume)
+	} else {
+		n.post(n.resume)
+	}
 	go n.drive()
-	n.resume()
 	go n.heal()
 	return n, nil
 }

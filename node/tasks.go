@@ -94,15 +94,14 @@ func (n *Node) restore() {
 
 // resume sets the restored machines going.
 func (n *Node) resume() {
-	n.post(func() {
-		for _, run := range n.runs {
-			for _, v := range run.lacking {
-				n.obtain(run, v)
-			}
-			run.lacking = nil
-			n.step(run, member.Tick{})
+	n.recovering = false
+	for _, run := range n.runs {
+		for _, v := range run.lacking {
+			n.obtain(run, v)
 		}
-	})
+		run.lacking = nil
+		n.step(run, member.Tick{})
+	}
 }
 
 // open begins to follow a task.
@@ -117,6 +116,10 @@ func (n *Node) open(r record.Record, t task.Task) *run {
 
 // step gives a machine an event and performs what it asks for.
 func (n *Node) step(run *run, e member.Event) {
+	if r, ok := e.(member.Received); ok && n.recovering {
+		run.member.Restore(n.now(), []member.Received{r})
+		return
+	}
 	effects := run.member.Step(n.now(), e)
 	if !run.sealed && run.member.Content().Model.Defined() {
 		run.sealed = true
