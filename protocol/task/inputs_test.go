@@ -2,6 +2,7 @@ package task
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -29,12 +30,24 @@ type ran struct {
 	enrolments []record.Record
 	updates    []record.Record
 	params     [][]float64
+	vectors    [][]byte // that the updates announce
 	roster     Roster
 	content    FinalContent // without what it comes to
 }
 
 func run(t testing.TB) *ran {
 	tk, _ := votedTask(t)
+	return runOf(t, tk)
+}
+
+// runWide is a run whose vectors are too large to ride inside the updates.
+func runWide(t testing.TB) *ran {
+	tk, _ := votedTask(t)
+	inputs(&tk, MaxVector/8)
+	return runOf(t, tk)
+}
+
+func runOf(t testing.TB, tk Task) *ran {
 	r := &ran{t: t, tk: tk, task: taskRecord(t, tk)}
 	for i, rows := range []uint64{100, 30, 7} {
 		r.enrolments = append(r.enrolments, r.enrolment(i, rows))
@@ -44,9 +57,16 @@ func run(t testing.TB) *ran {
 		t.Fatal(err)
 	}
 	r.params = [][]float64{{1, -2, .1, 1e-9}, {-7, 0, 1. / 3, 1e6}, {.7, .2, -1e9, -5}}
+	for i, few := range r.params {
+		r.params[i] = slices.Repeat(few, tk.Spec().Params()/4+1)[:tk.Spec().Params()]
+	}
 	r.content = FinalContent{Round: 3, Roster: r.roster.CID, Parts: []Part{}, Out: []Out{{Node: tk.Nodes[3], Why: Absent}}}
 	for i, round := range []uint64{3, 3, 2} {
-		r.updates = append(r.updates, r.update(i, round, nil))
+		u := r.update(i, round, nil)
+		r.updates = append(r.updates, u)
+		if tk.Spec().Params() > MaxVector/8 {
+			r.vectors = append(r.vectors, vectorOf(t, tk, r.params[i]))
+		}
 		r.content.Parts = append(r.content.Parts, Part{
 			Node: tk.Nodes[i], Enrolment: r.enrolments[i].CID, Update: r.updates[i].CID, Round: round, Weight: r.enrolled(i).Moments.Count,
 		})
@@ -56,7 +76,10 @@ func run(t testing.TB) *ran {
 
 func (r *ran) enrolment(i int, rows uint64) record.Record {
 	e := enrolment(r.t, rows)
-	e.Task, e.Moments.Mean[1] = r.task.CID, float64(i)
+	e.Task = r.task.CID
+	width := r.tk.Encoding.Width()
+	e.Moments.Mean, e.Moments.M2 = make([]float64, width), make([]float64, width)
+	e.Moments.Mean[1], e.Moments.M2[0] = float64(i), 10
 	return sign(r.t, voters[i], record.KindEnrolment, r.task.CID.String(), 0, e)
 }
 
@@ -70,15 +93,19 @@ func (r *ran) enrolled(i int) Enrolled {
 
 // update is node i's signed update for a round, changed before it is signed.
 func (r *ran) update(i int, round uint64, edit func(*Update)) record.Record {
-	u := Update{Task: r.task.CID, Roster: r.roster.CID, Weight: r.enrolled(i).Moments.Count, Vector: vectorOf(r.t, r.params[i])}
+	u := Update{Task: r.task.CID, Roster: r.roster.CID, Weight: r.enrolled(i).Moments.Count, Vector: vectorOf(r.t, r.tk, r.params[i])}
+	if r.tk.Spec().Params() > MaxVector/8 {
+		sum := sha256.Sum256(u.Vector)
+		u.Size, u.Chunks, u.Vector = uint64(len(u.Vector)), sum[:], nil
+	}
 	if edit != nil {
 		edit(&u)
 	}
 	return sign(r.t, voters[i], record.KindUpdate, u.Task.String(), round, u)
 }
 
-func vectorOf(t testing.TB, params []float64) []byte {
-	b, err := safetensors.Marshal(good().Spec().Tensors(params), nil)
+func vectorOf(t testing.TB, tk Task, params []float64) []byte {
+	b, err := safetensors.Marshal(tk.Spec().Tensors(params), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,9 +130,10 @@ func (r *ran) seal() evidence {
 		r.t.Fatal(err)
 	}
 	e.model = marshal(r.t, model)
-	e.in = Inputs{Task: r.task.Bytes, Roster: ContentOf(r.roster.Members).Enrolments}
-	slices.SortFunc(r.enrolments, func(a, b record.Record) int { return strings.Compare(a.CID.KeyString(), b.CID.KeyString()) })
-	for _, enrolment := range r.enrolments {
+	e.in = Inputs{Task: r.task.Bytes, Roster: ContentOf(r.roster.Members).Enrolments, Vectors: r.vectors}
+	sorted := slices.Clone(r.enrolments)
+	slices.SortFunc(sorted, func(a, b record.Record) int { return strings.Compare(a.CID.KeyString(), b.CID.KeyString()) })
+	for _, enrolment := range sorted {
 		e.in.Enrolments = append(e.in.Enrolments, enrolment.Bytes)
 	}
 	for _, update := range r.updates {
@@ -225,6 +253,37 @@ func TestVerifyFindsEveryFlippedByte(t *testing.T) {
 	}
 }
 
+func TestVerifyFindsFlippedBytesOfAnnouncedVectors(t *testing.T) {
+	r := runWide(t)
+	e := r.seal()
+	if v, err := e.verify(); err != nil || len(v.Model.Params) != MaxVector/8+1 {
+		t.Fatalf("%d parameters, %v", len(v.Model.Params), err)
+	}
+	whole := e.in.Vectors
+	for i := range whole {
+		want := fmt.Sprintf("the update of %s: ", r.tk.Nodes[i])
+		e.in.Vectors = slices.Clone(whole)
+		wrong := map[string][]byte{"none": nil, "cut": whole[i][:len(whole[i])-1], "longer": append(bytes.Clone(whole[i]), 0), "another's": whole[(i+1)%3]}
+		for at := 0; at < len(whole[i]); at += 997 {
+			b := bytes.Clone(whole[i])
+			b[at] ^= 1 << (at % 8)
+			wrong[fmt.Sprint("byte ", at)] = b
+		}
+		for name, b := range wrong {
+			e.in.Vectors[i] = b
+			if _, err := e.verify(); !errors.Is(err, ErrInvalid) || !strings.HasPrefix(err.Error(), want) {
+				t.Fatalf("vector %d, %s: %v, want %q", i, name, err, want)
+			}
+		}
+	}
+	for _, vectors := range [][][]byte{nil, whole[:2]} {
+		e.in.Vectors = vectors
+		if _, err := e.verify(); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%d vectors of 3: %v", len(vectors), err)
+		}
+	}
+}
+
 // What is signed as it should be, and yet is not what was decided on.
 func TestVerifyFindsWhatIsSwapped(t *testing.T) {
 	for _, c := range []struct {
@@ -266,7 +325,7 @@ func TestVerifyFindsWhatIsSwapped(t *testing.T) {
 		}, "the update of %d: it is not the one that was decided on"},
 		{"an update of another round", func(r *ran, e *evidence) { e.in.Updates[2] = r.update(2, 3, nil).Bytes }, "the update of %e: it is not the one that was decided on"},
 		{"another update of the round", func(r *ran, e *evidence) {
-			e.in.Updates[0] = r.update(0, 3, func(u *Update) { u.Vector = vectorOf(t, []float64{0, 0, 0, 0}) }).Bytes
+			e.in.Updates[0] = r.update(0, 3, func(u *Update) { u.Vector = vectorOf(t, good(), []float64{0, 0, 0, 0}) }).Bytes
 		}, "the update of %d: it is not the one that was decided on"},
 		{"an update that weighs more", func(r *ran, e *evidence) {
 			e.in.Updates[0] = r.update(0, 3, func(u *Update) { u.Weight++ }).Bytes
@@ -280,7 +339,7 @@ func TestVerifyFindsWhatIsSwapped(t *testing.T) {
 		{"an enrolment as update", func(r *ran, e *evidence) { e.in.Updates[0] = e.in.Enrolments[0] }, "the update of %d: "},
 		{"a record of another federation", func(r *ran, e *evidence) {
 			other, err := record.Sign(voters[0], "another", record.KindUpdate, r.task.CID.String(), 3, Update{
-				Task: r.task.CID, Roster: r.roster.CID, Weight: 100, Vector: vectorOf(t, r.params[0]),
+				Task: r.task.CID, Roster: r.roster.CID, Weight: 100, Vector: vectorOf(t, r.tk, r.params[0]),
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -374,7 +433,7 @@ func TestVerifyFindsWhatIsSwapped(t *testing.T) {
 }
 
 func TestInputsComeBack(t *testing.T) {
-	for name, in := range map[string]Inputs{"of a run": run(t).seal().in, "empty": {}} {
+	for name, in := range map[string]Inputs{"of a run": run(t).seal().in, "with vectors": runWide(t).seal().in, "empty": {}} {
 		b, err := record.Encode(in)
 		if err != nil {
 			t.Fatal(err)
@@ -385,10 +444,10 @@ func TestInputsComeBack(t *testing.T) {
 		}
 		again, err := record.Encode(back)
 		if err != nil || !bytes.Equal(again, b) {
-			t.Errorf("%s: written as %x, %v", name, again, err)
+			t.Errorf("%s is written in another way, %v", name, err)
 		}
-		if !bytes.Equal(back.Task, in.Task) || !slices.Equal(back.Roster, in.Roster) || !slices.EqualFunc(back.Enrolments, in.Enrolments, bytes.Equal) || !slices.EqualFunc(back.Updates, in.Updates, bytes.Equal) {
-			t.Errorf("%s: %+v came back as %+v", name, in, back)
+		if !bytes.Equal(back.Task, in.Task) || !slices.Equal(back.Roster, in.Roster) || !slices.EqualFunc(back.Enrolments, in.Enrolments, bytes.Equal) || !slices.EqualFunc(back.Updates, in.Updates, bytes.Equal) || !slices.EqualFunc(back.Vectors, in.Vectors, bytes.Equal) {
+			t.Errorf("%s came back as something else", name)
 		}
 	}
 }

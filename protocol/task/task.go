@@ -356,7 +356,10 @@ func checkedVector(b []byte, spec learn.Spec) ([]float64, error) {
 	if err == nil {
 		err = mixing.NewSum(len(params)).Add(1, params)
 	}
-	return params, err
+	if err != nil {
+		return nil, err
+	}
+	return params, nil
 }
 
 // vector reads parameters and insists on the one way to write them, so that no

@@ -3,6 +3,7 @@ package task
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -100,8 +101,10 @@ func TestTaskCheck(t *testing.T) {
 		{"the most classes", func(t *Task) { classes(t, MaxClasses) }, ""},
 		{"more classes", func(t *Task) { classes(t, MaxClasses+1) }, "classes"},
 		{"the widest", func(t *Task) { inputs(t, MaxVector/8-1) }, ""},
-		{"wider", func(t *Task) { inputs(t, MaxVector/8) }, "parameters"},
-		{"softmax that is too wide", func(t *Task) { inputs(t, 200); classes(t, 32) }, "parameters"},
+		{"a vector that does not ride inside", func(t *Task) { inputs(t, MaxVector/8) }, ""},
+		{"as much as can be mixed", func(t *Task) { t.Nodes = many(200); inputs(t, MaxMixed/8/200/32-1); classes(t, 32) }, ""},
+		{"more than can be mixed", func(t *Task) { t.Nodes = many(200); inputs(t, MaxMixed/8/200/32); classes(t, 32) }, "to mix in a round"},
+		{"a wide model of one node", func(t *Task) { t.Nodes = many(1); inputs(t, 5000); classes(t, 32) }, ""},
 		{"too long levels", func(t *Task) {
 			for i := range t.Encoding.Features {
 				t.Encoding.Features[i] = dataset.FeatureSpec{Name: fmt.Sprint("f", i), Kind: dataset.Categorical}
@@ -121,7 +124,7 @@ func TestTaskCheck(t *testing.T) {
 		{"more rounds", func(t *Task) { t.Rounds = MaxRounds + 1 }, "rounds"},
 		{"rounds beyond int64", func(t *Task) { t.Rounds = math.MaxUint64 }, "rounds"},
 		{"no local steps", func(t *Task) { t.LocalSteps = 0 }, "local steps"},
-		{"the most local steps", func(t *Task) { t.LocalSteps = MaxLocalSteps }, ""},
+		{"the most local steps", func(t *Task) { t.LocalSteps, t.Rounds = MaxLocalSteps, MaxSteps/MaxLocalSteps }, ""},
 		{"more local steps", func(t *Task) { t.LocalSteps = MaxLocalSteps + 1 }, "local steps"},
 		{"local steps beyond int64", func(t *Task) { t.LocalSteps = math.MaxUint64 }, "local steps"},
 		{"the most steps", func(t *Task) { t.Rounds, t.LocalSteps = MaxRounds, MaxSteps/MaxRounds }, ""},
@@ -338,9 +341,9 @@ func TestCheckedMomentsMerge(t *testing.T) {
 
 func update(t testing.TB, params []float64) Update {
 	t.Helper()
-	u, err := NewUpdate(Update{Task: taskID(t), Roster: record.CIDOf([]byte("roster")), Weight: 100, Params: params}, good().Spec())
-	if err != nil {
-		t.Fatal(err)
+	u, b, err := NewUpdate(Update{Task: taskID(t), Roster: record.CIDOf([]byte("roster")), Weight: 100, Params: params}, good().Spec())
+	if err != nil || !bytes.Equal(b, u.Vector) {
+		t.Fatalf("a vector of %d bytes, inside %d, %v", len(b), len(u.Vector), err)
 	}
 	return u
 }
@@ -431,7 +434,11 @@ func TestUpdateOf(t *testing.T) {
 		"other element type": func(u *Update) {
 			u.Vector = file(strings.NewReplacer("F64", "F32", "[1]", "[2]", "[1,3]", "[1,6]").Replace(header), 0, 0, 0, 0)
 		},
-		"a vector beyond the bound": func(u *Update) { u.Vector = file(header, make([]float64, MaxVector)...) },
+		"a vector beyond the bound":             func(u *Update) { u.Vector = file(header, make([]float64, MaxVector)...) },
+		"an announcement beside the vector":     func(u *Update) { u.Size, u.Chunks = uint64(len(u.Vector)), hashes(u.Vector) },
+		"an announcement instead of the vector": func(u *Update) { u.Size, u.Chunks, u.Vector = uint64(len(u.Vector)), hashes(u.Vector), nil },
+		"a size beside the vector":              func(u *Update) { u.Size = 1 },
+		"a hash beside the vector":              func(u *Update) { u.Chunks = make([]byte, 32) },
 	} {
 		u := update(t, params)
 		edit(&u)
@@ -445,7 +452,7 @@ func TestUpdateOf(t *testing.T) {
 		t.Errorf("%v came back as %v, %v", odd, got.Params, err)
 	}
 	for _, x := range []float64{math.NaN(), math.Inf(1)} {
-		if _, err := NewUpdate(Update{Params: []float64{0, x, 0, 0}}, tk.Spec()); err == nil {
+		if _, _, err := NewUpdate(Update{Params: []float64{0, x, 0, 0}}, tk.Spec()); err == nil {
 			t.Errorf("an own vector with %g is encoded", x)
 		}
 	}
@@ -458,7 +465,7 @@ func TestTheLargestUpdateIsGossiped(t *testing.T) {
 	for i := range params {
 		params[i] = -0x1.fffffffffffffp29
 	}
-	u, err := NewUpdate(Update{Task: taskID(t), Roster: taskID(t), Weight: MaxRows, Settled: true, Params: params}, tk.Spec())
+	u, _, err := NewUpdate(Update{Task: taskID(t), Roster: taskID(t), Weight: MaxRows, Settled: true, Params: params}, tk.Spec())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -469,6 +476,81 @@ func TestTheLargestUpdateIsGossiped(t *testing.T) {
 	tk.Rounds = MaxRounds
 	if _, err := UpdateOf(r, tk); err != nil {
 		t.Error(err)
+	}
+}
+
+// A vector too large to ride inside is announced by its size and the hashes of
+// its chunks, and is only what was announced.
+func TestAnnouncedVectors(t *testing.T) {
+	tk := good()
+	inputs(&tk, 4500)
+	classes(&tk, 32) // 1.1 MiB
+	spec, id := tk.Spec(), taskID(t).String()
+	params := make([]float64, spec.Params())
+	for i := range params {
+		params[i] = math.Sin(float64(i))
+	}
+	u, b, err := NewUpdate(Update{Task: taskID(t), Roster: taskID(t), Weight: 100, Params: params}, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := sha256.Sum256(b[:1<<20]), sha256.Sum256(b[1<<20:])
+	if len(u.Vector) != 0 || u.Size != uint64(len(b)) || !bytes.Equal(u.Chunks, append(first[:], second[:]...)) {
+		t.Errorf("%d bytes are announced as %d in %x, with %d inside", len(b), u.Size, u.Chunks, len(u.Vector))
+	}
+	got, err := UpdateOf(sign(t, keys[1], record.KindUpdate, id, 1, u), tk)
+	if err != nil || got.Params != nil || got.Size != u.Size {
+		t.Fatalf("%d parameters of %d bytes before they are here, %v", len(got.Params), got.Size, err)
+	}
+	if full, err := got.Fill(b, spec); err != nil || !slices.Equal(full.Params, params) {
+		t.Errorf("%d parameters, %v", len(full.Params), err)
+	}
+	flipped := func(at int) []byte {
+		b := bytes.Clone(b)
+		b[at] ^= 1
+		return b
+	}
+	for name, vector := range map[string][]byte{
+		"nothing": nil, "the first byte": flipped(0), "the last of a chunk": flipped(1<<20 - 1), "the first of a chunk": flipped(1 << 20), "the last byte": flipped(len(b) - 1),
+		"one byte less": b[:len(b)-1], "one byte more": append(bytes.Clone(b), 0), "one chunk": b[:1<<20], "the other order": append(bytes.Clone(b[1<<20:]), b[:1<<20]...),
+	} {
+		full, err := got.Fill(vector, spec)
+		refused(t, name, err, false)
+		if full.Params != nil {
+			t.Errorf("%s has parameters", name)
+		}
+	}
+	// What was announced is checked as what rides inside is.
+	for name, x := range map[string]float64{"NaN": math.NaN(), "+Inf": math.Inf(1), "2^30": 0x1p30} {
+		bad := bytes.Clone(b)
+		binary.LittleEndian.PutUint64(bad[len(bad)-8:], math.Float64bits(x))
+		u := got
+		u.Chunks = hashes(bad)
+		full, err := u.Fill(bad, spec)
+		refused(t, name, err, false)
+		if full.Params != nil {
+			t.Errorf("%s has parameters", name)
+		}
+	}
+	least := uint64(8 * spec.Params())
+	for name, edit := range map[string]func(*Update){
+		"no announcement":       func(u *Update) { u.Size, u.Chunks = 0, nil },
+		"no size":               func(u *Update) { u.Size = 0 },
+		"no hashes":             func(u *Update) { u.Chunks = nil },
+		"a hash less":           func(u *Update) { u.Chunks = u.Chunks[:32] },
+		"a hash more":           func(u *Update) { u.Chunks = append(slices.Clone(u.Chunks), u.Chunks[:32]...) },
+		"half a hash":           func(u *Update) { u.Chunks = u.Chunks[:48] },
+		"too few bytes":         func(u *Update) { u.Size = least - 1 },
+		"too many bytes":        func(u *Update) { u.Size = least + 4097 },
+		"2^64-1 bytes":          func(u *Update) { u.Size = math.MaxUint64 },
+		"2^64-1 bytes, no hash": func(u *Update) { u.Size, u.Chunks = math.MaxUint64, nil },
+		"the vector inside":     func(u *Update) { u.Vector, u.Size, u.Chunks = b[:1000], 0, nil },
+		"a vector beside it":    func(u *Update) { u.Vector = []byte{0} },
+	} {
+		u := u
+		edit(&u)
+		_, err := UpdateOf(sign(t, keys[1], record.KindUpdate, id, 1, u), tk)
+		refused(t, name, err, false)
 	}
 }
 
