@@ -18,8 +18,8 @@ test: ## all tests, then those of protocol, storage and sim under the race detec
 
 race:
 	@if command -v "$$(go env CC)" >/dev/null 2>&1; then \
-		echo go test -race ./protocol/... ./storage/... ./sim/...; \
-		CGO_ENABLED=1 go test -race ./protocol/... ./storage/... ./sim/...; \
+		echo go test -race -short ./protocol/... ./storage/... ./sim/...; \
+		CGO_ENABLED=1 go test -race -short ./protocol/... ./storage/... ./sim/...; \
 	else \
 		echo "SKIPPED: the race tests of protocol, storage and sim, for there is no C compiler ($$(go env CC))"; \
 	fi
@@ -40,7 +40,7 @@ fuzz: ## every fuzz test for FUZZTIME (10s)
 	done
 
 bench: ## every benchmark
-	go test -run '^$$' -bench . -benchmem ./protocol/... ./storage/... ./sim/...
+	go test -run '^$$' -bench . -benchmem ./protocol/... ./storage/... ./sim/... ./node/exchange
 
 clean: ## remove what make build has made
 	rm -rf bin
