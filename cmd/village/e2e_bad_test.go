@@ -117,7 +117,8 @@ func TestBadInput(t *testing.T) {
 	others := map[string][]string{"dataset": {task, cid}, "task": {dataset, cid}, "model": {dataset, task}}
 	for _, command := range [][]string{
 		{"dataset", "show", ""}, {"task", "show", ""}, {"task", "join", ""}, {"task", "watch", ""},
-		{"model", "show", ""}, {"model", "report", ""}, {"model", "export", "", "--out", exists}, {"model", "predict", "", "--in", rows},
+		{"model", "show", ""}, {"model", "report", ""}, {"model", "verify", ""}, {"model", "predict", "", "--in", rows},
+		{"model", "export", "", "--evidence", exists},
 	} {
 		with := func(cid string) []string {
 			args := append([]string{}, command...)

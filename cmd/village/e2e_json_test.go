@@ -112,6 +112,7 @@ func TestJSONAnswers(t *testing.T) {
 	says(a, "model", "show", cid)
 	says(a, "model", "report", cid)
 	says(a, "model", "export", cid, "--out", filepath.Join(t.TempDir(), "m"))
+	says(a, "model", "verify", cid)
 	says(a, "model", "predict", cid, "--in", file(t, "size\n3\n900\n"))
 	bad := a.run("task", "show", unknownCID, "--json")
 	shape("error", bad.stderr)

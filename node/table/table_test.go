@@ -113,6 +113,7 @@ func TestPeersCannotSteerTheTerminal(t *testing.T) {
 	checkHostile(t, func(w *bytes.Buffer, v api.Models) error { return Models(w, v) })
 	checkHostile(t, func(w *bytes.Buffer, v api.ShownModel) error { return Model(w, v) })
 	checkHostile(t, func(w *bytes.Buffer, v api.Report) error { return Report(w, v) })
+	checkHostile(t, func(w *bytes.Buffer, v api.Verified) error { return Verified(w, v) })
 }
 
 // What a manifest publishes is shown, all of it: a field that is added to
