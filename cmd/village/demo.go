@@ -14,7 +14,7 @@ import (
 func newDemo(a *app) *cobra.Command {
 	var o demo.Options
 	cmd := &cobra.Command{
-		Use: "demo", Short: "Run four hospitals on this machine that train one model of heart disease", Args: need(),
+		Use: "demo", Short: "Run hospitals on this machine that train one model of heart disease", Args: need(),
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			o.Progress = cmd.ErrOrStderr()
 			v, err := demo.Run(cmd.Context(), o)
@@ -44,6 +44,7 @@ func newDemo(a *app) *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&o.Dir, "dir", "", "directory for the homes, empty or not existing (else a temporary one)")
+	cmd.Flags().BoolVar(&o.Faults, "faults", false, "train at eight hospitals, first without faults and then through cut links, killed daemons and a late start")
 	cmd.Flags().BoolVar(&o.Keep, "keep", false, "keep the homes and say how to start them again")
 	return cmd
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -26,6 +27,7 @@ type daemon struct {
 	ready chan struct{} // closed once it serves
 	ended chan struct{} // closed once it is gone
 	err   error         // why it ended unasked; to be read after ended
+	shot  atomic.Bool   // by kill
 }
 
 // start runs the daemon of a home until ctx ends. One that ends before then
@@ -63,7 +65,7 @@ func start(ctx context.Context, program, name, dir string, lost func(error)) (*d
 			close(d.ready)
 		}
 		d.cmd.Wait()
-		if state := d.cmd.ProcessState; ctx.Err() == nil || !state.Success() {
+		if state := d.cmd.ProcessState; !d.shot.Load() && (ctx.Err() == nil || !state.Success()) {
 			d.err = fmt.Errorf("the daemon of %s ended (%v)%s", name, state, d.tail())
 			lost(d.err)
 		}
@@ -72,6 +74,14 @@ func start(ctx context.Context, program, name, dir string, lost func(error)) (*d
 		return nil, fmt.Errorf("cannot start the daemon of %s: %w", name, err)
 	}
 	return d, nil
+}
+
+// kill ends the daemon as a failure of power would, and waits until it is gone.
+func (d *daemon) kill() error {
+	d.shot.Store(true)
+	err := d.cmd.Process.Kill()
+	<-d.ended
+	return err
 }
 
 // tail is the end of what the daemon has said.

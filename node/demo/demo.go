@@ -1,10 +1,9 @@
-// Package demo runs a federation on one machine: four hospitals in three
-// nations, each a daemon of its own with its own keys, store and rows, train one
-// model of heart disease.
+// Package demo runs a federation on one machine: hospitals in three nations,
+// each a daemon of its own with its own keys, store and rows, train one model of
+// heart disease. It can also show what faults do to such a training.
 package demo
 
 import (
-	"bytes"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -20,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"village/node"
 	"village/node/api"
 	"village/node/home"
 	"village/protocol/record"
@@ -30,24 +30,105 @@ import (
 type Options struct {
 	Dir      string    // for the homes, absent or empty; "" means a temporary one
 	Keep     bool      // the homes stay
+	Faults   bool      // twice as many hospitals, through faults
 	Progress io.Writer // shows how far it is
+
+	program string // of the daemons; "" is this one
+	pace    pace   // of the training with faults; none is [forPeople]
 }
 
 // poll is how often a node is asked again for what has not come to it yet.
 const poll = 20 * time.Millisecond
 
+// run is one run of the demo.
+type run struct {
+	Options
+	homes []string // directories that it has made
+}
+
 // Run runs the demo. When it returns no child process is left, and no home
 // unless they are to be kept.
 func Run(ctx context.Context, o Options) (res Result, err error) {
-	begin := time.Now()
-	all, err := hospitals()
-	if err != nil {
-		return Result{}, err
+	if o.program == "" {
+		if o.program, err = os.Executable(); err != nil {
+			return Result{}, err
+		}
 	}
 	dir, made, err := place(o.Dir)
 	if err != nil {
 		return Result{}, err
 	}
+	o.Dir = dir
+	r := &run{Options: o}
+	if made {
+		r.homes = []string{dir}
+	}
+	defer func() {
+		if o.Keep {
+			if err != nil {
+				fmt.Fprintln(o.Progress, "the homes are kept in "+dir)
+			}
+			return
+		}
+		for _, home := range r.homes {
+			err = errors.Join(err, os.RemoveAll(home))
+		}
+	}()
+	if o.Faults {
+		res, err = r.withFaults(ctx)
+	} else {
+		res, err = r.withoutFaults(ctx)
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	if o.Keep {
+		res.Dir = dir
+	}
+	return res, nil
+}
+
+// withoutFaults trains at the four hospitals.
+func (r *run) withoutFaults(ctx context.Context) (res Result, err error) {
+	begin := time.Now()
+	all, err := hospitals()
+	if err != nil {
+		return Result{}, err
+	}
+	p := newProgress(r.Progress, all)
+	p.say("starting %d daemons", len(all))
+	if err := r.found(r.Dir, all); err != nil {
+		return Result{}, err
+	}
+	err = r.while(ctx, all, p, func(ctx context.Context, _ func(error)) error {
+		if err := publish(ctx, all, p); err != nil {
+			return err
+		}
+		p.say("%s proposes a task, and all join", all[0].name)
+		id, err := propose(ctx, all, proposal(all), nil, p)
+		if err != nil {
+			return err
+		}
+		p.say("training")
+		if err := follow(ctx, all, id, p); err != nil {
+			return err
+		}
+		p.say("comparing with a pool of all rows")
+		res, err = conclude(ctx, all, id)
+		return err
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	res.Elapsed = time.Since(begin).Seconds()
+	p.say("done")
+	p.end()
+	return res, nil
+}
+
+// while runs the daemons of the hospitals for as long as do takes. Its context
+// ends when a daemon is lost, which calls lost.
+func (r *run) while(ctx context.Context, all []*hospital, p *progress, do func(ctx context.Context, lost func(error)) error) (err error) {
 	children, end := context.WithCancelCause(ctx)
 	defer func() {
 		end(nil)
@@ -55,47 +136,20 @@ func Run(ctx context.Context, o Options) (res Result, err error) {
 		if lost := stop(all); lost != nil && err != nil && ctx.Err() == nil {
 			err = api.Fail(api.CodeFailed, "village demo --keep, and see "+logFile+" in the homes", "%v", lost)
 		}
-		if o.Keep {
-			if err != nil {
-				fmt.Fprintln(o.Progress, "the homes are kept in "+dir)
-			}
-			return
-		}
-		err = errors.Join(err, clear(dir, made, all))
 	}()
-
-	p := newProgress(o.Progress, all)
-	p.say("starting %d daemons", len(all))
-	if err := found(dir, all); err != nil {
-		return Result{}, err
-	}
-	if err := launch(children, all, p, end); err != nil {
-		return Result{}, err
-	}
-	p.say("every hospital takes in its own rows and publishes a manifest of them")
-	if err := publish(children, all, p); err != nil {
-		return Result{}, err
-	}
-	p.say("%s proposes a task, and all join", all[0].name)
-	id, err := propose(children, all, p)
+	err = each(children, all, func(ctx context.Context, i int, h *hospital) error {
+		p.set(i, "starting")
+		// The daemon ends with the children's context, not with this step's.
+		if err := h.launch(children, r.program, end); err != nil {
+			return err
+		}
+		p.set(i, "ready")
+		return nil
+	})
 	if err != nil {
-		return Result{}, err
+		return err
 	}
-	p.say("training")
-	if err := follow(children, all, id, p); err != nil {
-		return Result{}, err
-	}
-	p.say("comparing with a pool of all rows")
-	if res, err = conclude(children, all, id); err != nil {
-		return Result{}, err
-	}
-	if o.Keep {
-		res.Dir = dir
-	}
-	res.Elapsed = time.Since(begin).Seconds()
-	p.say("done")
-	p.end()
-	return res, nil
+	return do(children, end)
 }
 
 // place finds the directory for the homes. Made tells whether it is new.
@@ -119,49 +173,51 @@ func place(dir string) (path string, made bool, err error) {
 	return path, false, nil
 }
 
-// clear removes the homes, and their directory where the demo has made it.
-func clear(dir string, made bool, all []*hospital) error {
-	if made {
-		return os.RemoveAll(dir)
-	}
-	var errs []error
-	for _, h := range all {
-		errs = append(errs, os.RemoveAll(filepath.Join(dir, h.name)))
-	}
-	return errors.Join(errs...)
-}
-
 // found makes the homes of a federation that is closed to all others. Their
 // ports are fixed, so that the nodes find each other again after a restart.
-func found(dir string, all []*hospital) error {
+func (r *run) found(dir string, all []*hospital) error {
 	ports, err := freePorts(len(all))
 	if err != nil {
 		return err
 	}
 	federation := ""
-	var ids []record.NodeID
 	for i, h := range all {
-		h.home, err = home.Init(filepath.Join(dir, h.name), home.Options{
+		h.port = ports[i]
+		path := filepath.Join(dir, h.name)
+		r.homes = append(r.homes, path)
+		h.home, err = home.Init(path, home.Options{
 			Nation: h.nation, Name: h.name, Federation: federation, NoMDNS: true,
-			Listen: []string{tcp(ports[i]), fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", ports[i])},
+			Listen: []string{tcp(h.port), fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", h.port)},
 		})
 		if err != nil {
 			return err
 		}
 		federation = h.home.Config().Federation
-		ids = append(ids, h.home.ID)
 	}
-	for _, h := range all {
+	return introduce(all)
+}
+
+// introduce tells every node of all others and where they listen.
+func introduce(all []*hospital) error {
+	return configure(all, func(i int, c *home.Config) {
+		c.Announce, c.Members, c.Peers = nil, nil, nil
+		for j, other := range all {
+			if j != i {
+				c.Members = append(c.Members, other.home.ID)
+				c.Peers = append(c.Peers, other.address(other.port))
+			}
+		}
+	})
+}
+
+// configure changes the configs of nodes that do not run.
+func configure(all []*hospital, change func(i int, c *home.Config)) error {
+	for i, h := range all {
 		if err := h.home.Lock(); err != nil {
 			return err
 		}
 		err := h.home.Update(func(c *home.Config) error {
-			for i, id := range ids {
-				if id != h.home.ID {
-					c.Members = append(c.Members, id)
-					c.Peers = append(c.Peers, tcp(ports[i])+"/p2p/"+id.String())
-				}
-			}
+			change(i, c)
 			return nil
 		})
 		if err := errors.Join(err, h.home.Unlock()); err != nil {
@@ -197,35 +253,10 @@ func freePorts(n int) ([]int, error) {
 	return nil, errors.New("no free ports on 127.0.0.1 between 10000 and 30000")
 }
 
-// launch starts the daemons and connects to them.
-func launch(ctx context.Context, all []*hospital, p *progress, lost func(error)) error {
-	program, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	for i, h := range all {
-		p.set(i, "starting")
-		if h.daemon, err = start(ctx, program, h.name, h.home.Dir, lost); err != nil {
-			return err
-		}
-	}
-	for i, h := range all {
-		select {
-		case <-h.daemon.ready:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if h.client, err = api.Dial(h.home.Dir); err != nil {
-			return err
-		}
-		p.set(i, "ready")
-	}
-	return nil
-}
-
 // publish adds to every node its own hospital's rows, and waits until every
 // node has the manifests of all.
 func publish(ctx context.Context, all []*hospital, p *progress) error {
+	p.say("every hospital takes in its own rows and publishes a manifest of them")
 	return each(ctx, all, func(ctx context.Context, i int, h *hospital) error {
 		if err := addRows(ctx, h); err != nil {
 			return fmt.Errorf("%s: %w", h.name, err)
@@ -257,12 +288,18 @@ func addRows(ctx context.Context, h *hospital) (err error) {
 	return err
 }
 
-// propose publishes the task at the first node and joins it at all.
-func propose(ctx context.Context, all []*hospital, p *progress) (record.CID, error) {
+// proposal is the task, with the default training.
+func proposal(all []*hospital) api.Propose {
 	q := api.Propose{Name: "heart disease", Description: "Coronary heart disease, from " + Citation, Target: target, Features: features}
 	for _, h := range all {
 		q.Nodes = append(q.Nodes, h.home.ID)
 	}
+	return q
+}
+
+// propose publishes the task at the first node and joins it at all but the late
+// one, which only hears of it.
+func propose(ctx context.Context, all []*hospital, q api.Propose, late *hospital, p *progress) (record.CID, error) {
 	proposed, err := all[0].client.Propose(ctx, q)
 	if err != nil {
 		return record.CID{}, err
@@ -272,7 +309,7 @@ func propose(ctx context.Context, all []*hospital, p *progress) (record.CID, err
 			known, err := h.client.Tasks(ctx)
 			return len(known.Tasks) > 0, err
 		})
-		if err != nil {
+		if err != nil || h == late {
 			return err
 		}
 		if _, err = h.client.Join(ctx, api.Join{Task: proposed.CID}); err == nil {
@@ -296,7 +333,7 @@ func follow(ctx context.Context, all []*hospital, id record.CID, p *progress) er
 }
 
 // conclude gathers every node's model and report, which must be the same, and
-// sets them beside the pooled model.
+// sets them beside the pooled model. Of a lost node nothing can be gathered.
 func conclude(ctx context.Context, all []*hospital, id record.CID) (Result, error) {
 	shown, err := all[0].client.Task(ctx, id)
 	if err != nil {
@@ -306,8 +343,11 @@ func conclude(ctx context.Context, all []*hospital, id record.CID) (Result, erro
 	if err != nil {
 		return Result{}, err
 	}
-	if len(report.Missing) > 0 || len(report.Nodes) != len(all) {
-		return Result{}, fmt.Errorf("the report has %d nodes, not %d", len(report.Nodes), len(all))
+	if len(report.Contributions) != len(all) {
+		return Result{}, fmt.Errorf("the report accounts for %d of %d nodes", len(report.Contributions), len(all))
+	}
+	if len(report.Missing) > 0 {
+		return Result{}, fmt.Errorf("the report lacks the evaluations of %d nodes", len(report.Missing))
 	}
 	res := Result{
 		Schema: "village.demo/v1", Federation: all[0].home.Config().Federation, Task: id, ModelCID: shown.ModelCID,
@@ -315,60 +355,110 @@ func conclude(ctx context.Context, all []*hospital, id record.CID) (Result, erro
 	}
 	for _, h := range all {
 		n := Node{Nation: h.nation, Name: h.name, PeerID: h.home.ID, PID: h.daemon.cmd.Process.Pid}
-		t, err := h.client.Task(ctx, id)
-		if err != nil {
-			return Result{}, err
+		if !h.lost {
+			if err := n.ask(ctx, h, id, report); err != nil {
+				return Result{}, err
+			}
 		}
-		if n.ModelCID = t.ModelCID; n.ModelCID != res.ModelCID {
-			return Result{}, fmt.Errorf("%s has the model %s, %s has %s", all[0].name, res.ModelCID, h.name, n.ModelCID)
-		}
-		own, err := h.client.Report(ctx, n.ModelCID)
-		if err != nil {
-			return Result{}, err
-		}
-		if !reflect.DeepEqual(own, report) {
-			return Result{}, fmt.Errorf("%s and %s have different reports of the model %s", all[0].name, h.name, n.ModelCID)
-		}
-		status, err := h.client.Status(ctx)
-		if err != nil {
-			return Result{}, err
-		}
-		n.BytesSent = status.BytesSent
 		res.BytesSent += n.BytesSent
 		res.Nodes = append(res.Nodes, n)
 	}
-	var b bytes.Buffer
-	if _, err := all[0].client.ModelBytes(ctx, res.ModelCID, &b); err != nil {
-		return Result{}, err
-	}
-	federated, err := task.UnmarshalModel(b.Bytes())
+	verified, federated, err := recompute(ctx, all[0], res.ModelCID)
 	if err != nil {
 		return Result{}, err
 	}
+	res.Recomputed, res.verified, res.model = true, verified, federated
 	pooled, err := pool(all, shown, federated)
 	if err != nil {
 		return Result{}, err
 	}
-	res.fill(report, pooled)
-	return res, nil
+	return res, res.fill(report, verified, pooled)
 }
 
-// fill takes the figures from the nodes' report and those of the pool.
-func (r *Result) fill(report api.Report, p pooled) {
+// ask asks a node for its model and report, which must be those of the first, and
+// has it recompute the model.
+func (n *Node) ask(ctx context.Context, h *hospital, id record.CID, report api.Report) error {
+	t, err := h.client.Task(ctx, id)
+	if err != nil {
+		return err
+	}
+	if n.ModelCID = t.ModelCID; n.ModelCID != report.CID {
+		return fmt.Errorf("%s has the model %s, not %s", h.name, n.ModelCID, report.CID)
+	}
+	own, err := h.client.Report(ctx, n.ModelCID)
+	if err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(own, report) {
+		return fmt.Errorf("%s has another report of the model %s", h.name, n.ModelCID)
+	}
+	if _, err := h.client.Verify(ctx, n.ModelCID); err != nil {
+		return err
+	}
+	status, err := h.client.Status(ctx)
+	n.BytesSent = status.BytesSent
+	return err
+}
+
+// recompute asks a node for what proves a model, and checks it here: signatures,
+// weights, and that the updates come to the model's very bytes.
+func recompute(ctx context.Context, h *hospital, cid record.CID) (api.Verified, task.Model, error) {
+	evidence, err := h.client.Evidence(ctx, cid)
+	if err != nil {
+		return api.Verified{}, task.Model{}, err
+	}
+	verified, err := node.VerifyEvidence(evidence)
+	if err == nil && verified.CID != cid {
+		err = fmt.Errorf("the evidence is of %s", verified.CID)
+	}
+	if err != nil {
+		return api.Verified{}, task.Model{}, fmt.Errorf("the model %s of %s does not hold: %w", cid, h.name, err)
+	}
+	model, err := task.UnmarshalModel(evidence.Model)
+	return verified, model, err
+}
+
+// fill takes the figures from the nodes' report and those of the pool. A node
+// that was lost has not evaluated the model.
+func (r *Result) fill(report api.Report, v api.Verified, p pooled) error {
 	r.TestRows, r.Differences = p.testRows, p.differences
 	pair := func(p, pooled api.Pair) Figures {
 		return Figures{Local: headline(p.Local), Federated: headline(p.Federated), Pooled: headline(pooled.Federated)}
 	}
 	for i := range r.Nodes {
 		n := &r.Nodes[i]
+		given := slices.IndexFunc(report.Contributions, func(c api.Contribution) bool { return c.PeerID == n.PeerID })
+		if given < 0 {
+			return fmt.Errorf("the report does not account for %s", n.Name)
+		}
+		n.account(report.Contributions[given], v)
 		same := func(m api.NodeReport) bool { return m.PeerID == n.PeerID }
-		own, pool := report.Nodes[slices.IndexFunc(report.Nodes, same)], p.results.Nodes[slices.IndexFunc(p.results.Nodes, same)]
-		n.TrainRows, n.TestRows = own.TrainRows, own.TestRows
+		pool := p.results.Nodes[slices.IndexFunc(p.results.Nodes, same)]
+		own := api.Pair{}
+		if at := slices.IndexFunc(report.Nodes, same); at >= 0 {
+			own = report.Nodes[at].Pair
+		}
+		n.TestRows = pool.TestRows
 		n.Rows = n.TrainRows + n.TestRows
-		n.Figures = pair(own.Pair, pool.Pair)
+		n.Figures = pair(own, pool.Pair)
 	}
 	r.AllRows = pair(report.AllRows, p.results.AllRows)
 	r.Mean = Figures{Local: report.Mean.Local, Federated: report.Mean.Federated, Pooled: p.results.Mean.Federated}
+	return nil
+}
+
+// account notes what the node gave to the model, and what became of it.
+func (n *Node) account(c api.Contribution, v api.Verified) {
+	n.TrainRows, n.Rounds, n.InModel, n.Why = c.TrainRows, c.Round, c.InFinal, c.Why
+	n.State = Contributed
+	if c.Late {
+		n.State = Late
+	}
+	for _, out := range v.Out {
+		if out.PeerID == n.PeerID {
+			n.State = map[task.Why]State{task.Absent: Absent, task.Left: Left, task.Silent: Lost}[out.Why]
+		}
+	}
 }
 
 // each does the same at all hospitals at once and returns the first error.

@@ -1,9 +1,11 @@
 package demo
 
 import (
+	"context"
 	_ "embed"
 	"encoding/csv"
 	"fmt"
+	"slices"
 	"strings"
 
 	"village/node/api"
@@ -48,12 +50,31 @@ type hospital struct {
 	nation, name string
 	center       string        // in the embedded rows
 	rows         dataset.Table // its own, raw
+	port         int           // that it listens on
 	home         *home.Home
 	daemon       *daemon
 	client       *api.Client
+	lost         bool // the daemon is gone for good
 }
 
 func (h *hospital) label() string { return h.nation + " " + h.name }
+
+// address is where the node is to be dialled, at a port of this machine.
+func (h *hospital) address(port int) string { return tcp(port) + "/p2p/" + h.home.ID.String() }
+
+// launch starts the daemon, waits until it serves, and connects to it.
+func (h *hospital) launch(ctx context.Context, program string, lost func(error)) (err error) {
+	if h.daemon, err = start(ctx, program, h.name, h.home.Dir, lost); err != nil {
+		return err
+	}
+	select {
+	case <-h.daemon.ready:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	h.client, err = api.Dial(h.home.Dir)
+	return err
+}
 
 // hospitals returns the four, each with its own rows.
 func hospitals() ([]*hospital, error) {
@@ -76,4 +97,26 @@ func hospitals() ([]*hospital, error) {
 		}
 	}
 	return all, nil
+}
+
+// halves returns two hospitals for each, with half of the rows each. Row by row
+// of the same label and split goes to one and the other, so that they are alike.
+func halves(all []*hospital) []*hospital {
+	var list []*hospital
+	for _, h := range all {
+		var pair [2]*hospital
+		for i, letter := range []string{"-a", "-b"} {
+			pair[i] = &hospital{nation: h.nation, name: h.name + letter, center: h.center, rows: dataset.Table{Columns: h.rows.Columns}}
+		}
+		label, divided := slices.Index(h.rows.Columns, target), slices.Index(h.rows.Columns, split)
+		dealt := map[[2]string]int{}
+		for _, row := range h.rows.Rows {
+			like := [2]string{row[label], row[divided]}
+			half := pair[dealt[like]%2]
+			half.rows.Rows = append(half.rows.Rows, row)
+			dealt[like]++
+		}
+		list = append(list, pair[:]...)
+	}
+	return list
 }

@@ -10,8 +10,8 @@ import (
 	"village/protocol/task"
 )
 
-// longer is how many times the task's steps the pooled model is trained, which
-// takes it to its optimum: more steps move no parameter by 1e-8.
+// longer is how many times a task's default steps the pooled model is trained,
+// which takes it to its optimum: more steps move no parameter by 1e-8.
 const longer = 20
 
 // pooled is what a model of the same kind reaches that was trained on the rows
@@ -26,25 +26,21 @@ type pooled struct {
 // the federated model beside it.
 func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, error) {
 	t := task.New(shown.Name, shown.Encoding, nil)
-	t.Model, t.L2, t.LearningRate = shown.Model, shown.L2, shown.LearningRate
+	t.Model, t.L2 = shown.Model, shown.L2
 	spec := t.Spec()
 
 	var training dataset.Table
-	testing := make([]dataset.Table, len(all))
+	tests := make([]dataset.Table, len(all))
 	enrolled := map[record.NodeID]task.Enrolled{}
 	content := task.FinalContent{Round: shown.Rounds}
 	for i, h := range all {
-		cleaned, err := dataset.Clean(h.rows, options)
+		train, test, err := h.divide(t.Encoding)
 		if err != nil {
-			return pooled{}, fmt.Errorf("%s: %w", h.name, err)
-		}
-		train, test, err := t.Encoding.Divide(cleaned.Table, split, t.Seed)
-		if err != nil {
-			return pooled{}, fmt.Errorf("%s: %w", h.name, err)
+			return pooled{}, err
 		}
 		training.Columns = train.Columns
 		training.Rows = append(training.Rows, train.Rows...)
-		testing[i] = test
+		tests[i] = test
 		enrolled[h.home.ID] = task.Enrolled{Author: h.home.ID}
 		content.Parts = append(content.Parts, task.Part{Node: h.home.ID, Round: shown.Rounds})
 	}
@@ -54,7 +50,7 @@ func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, e
 	}
 	model := task.Model{Encoding: t.Encoding, Spec: spec, Scaling: dataset.MomentsOf(samples).Scaling()}
 	model.Scaling.Apply(samples)
-	steps := int(longer * shown.Rounds * shown.LocalSteps)
+	steps := int(longer * t.Rounds * t.LocalSteps)
 	model.Params, err = spec.Train(make([]float64, spec.Params()), samples, learn.Training{Steps: steps, Rate: t.LearningRate, L2: t.L2})
 	if err != nil {
 		return pooled{}, fmt.Errorf("the pooled model: %w", err)
@@ -63,22 +59,42 @@ func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, e
 	p := pooled{}
 	evaluations := map[record.NodeID]task.Evaluation{}
 	for i, h := range all {
-		samples, err := t.Encoding.Encode(testing[i])
+		counts, err := count(model, tests[i])
 		if err != nil {
 			return pooled{}, err
 		}
-		model.Scaling.Apply(samples)
-		counts := spec.Count(model.Params, samples)
 		evaluations[h.home.ID] = task.Evaluation{Local: counts, Federated: counts}
-		differ, err := differences(model, federated, testing[i])
+		differ, err := differences(model, federated, tests[i])
 		if err != nil {
 			return pooled{}, err
 		}
-		p.testRows += samples.N
+		p.testRows += len(tests[i].Rows)
 		p.differences += differ
 	}
 	p.results, err = task.ResultsOf(t, record.CID{}, content, task.Roster{}, enrolled, evaluations)
 	return p, err
+}
+
+// divide returns the hospital's rows for training and for tests.
+func (h *hospital) divide(e dataset.Encoding) (train, test dataset.Table, err error) {
+	cleaned, err := dataset.Clean(h.rows, options)
+	if err == nil {
+		train, test, err = e.Divide(cleaned.Table, split, 0) // the split column decides, not a seed
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", h.name, err)
+	}
+	return train, test, err
+}
+
+// count sets a model's predictions for rows against their labels.
+func count(m task.Model, rows dataset.Table) (learn.Counts, error) {
+	samples, err := m.Encoding.Encode(rows)
+	if err != nil {
+		return learn.Counts{}, err
+	}
+	m.Scaling.Apply(samples)
+	return m.Spec.Count(m.Params, samples), nil
 }
 
 // differences counts the rows for which two models predict different classes.

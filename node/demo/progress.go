@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -69,7 +70,30 @@ func (p *progress) end() {
 func (p *progress) set(i int, stage string) { p.update(i, stage, 0, 0) }
 
 // task notes how far a node is with the task.
-func (p *progress) task(i int, t api.ShownTask) { p.update(i, t.Stage, t.Round, t.Rounds) }
+func (p *progress) task(i int, t api.ShownTask) {
+	if t.Joined {
+		p.update(i, t.Stage, t.Round, t.Rounds)
+	} else {
+		p.set(i, "has not joined")
+	}
+}
+
+// event writes a line that stays, above the table.
+func (p *progress) event(at time.Duration, what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	line := fmt.Sprintf("%6.1f s  %s", at.Seconds(), what)
+	if p.width == 0 {
+		fmt.Fprintln(p.w, line)
+		return
+	}
+	if p.drawn {
+		fmt.Fprintf(p.w, "\x1b[%dA", 1+len(p.nodes))
+		p.drawn = false
+	}
+	io.WriteString(p.w, p.fit(line))
+	p.draw()
+}
 
 func (p *progress) update(i int, stage string, round, rounds uint64) {
 	p.mu.Lock()
@@ -94,8 +118,7 @@ func (s state) line() string {
 	return line
 }
 
-// draw writes the table over the one before. Every line is cut to the
-// terminal's width: one that wraps would move the table.
+// draw writes the table over the one before.
 func (p *progress) draw() {
 	var b strings.Builder
 	if p.drawn {
@@ -106,11 +129,17 @@ func (p *progress) draw() {
 		lines = append(lines, n.line())
 	}
 	for _, line := range lines {
-		if utf8.RuneCountInString(line) >= p.width {
-			line = string([]rune(line)[:p.width-1])
-		}
-		b.WriteString("\r\x1b[2K" + line + "\n")
+		b.WriteString(p.fit(line))
 	}
 	io.WriteString(p.w, b.String())
 	p.drawn = true
+}
+
+// fit is a line over what was there, cut to the terminal's width: one that wraps
+// would move the table.
+func (p *progress) fit(line string) string {
+	if utf8.RuneCountInString(line) >= p.width {
+		line = string([]rune(line)[:p.width-1])
+	}
+	return "\r\x1b[2K" + line + "\n"
 }

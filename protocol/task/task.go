@@ -28,7 +28,7 @@ import (
 const (
 	MaxNodes      = 200
 	MaxRounds     = 1_000_000
-	MaxLocalSteps = 100_000
+	MaxLocalSteps = 10_000_000
 	// MaxSteps is the largest number of local steps of all rounds together: what
 	// a node takes to learn what it reaches alone.
 	MaxSteps = 100_000_000
