@@ -87,7 +87,8 @@ func (n *Node) addDataset(a api.AddDataset) (api.AddedDataset, error) {
 	}
 	return api.AddedDataset{
 		Schema: "village.dataset.add/v1", CID: r.CID, Name: manifest.Name,
-		Read: cleaned.Read, Rows: uint64(len(cleaned.Table.Rows)), Dropped: cleaned.Dropped, LeftOut: cleaned.LeftOut, Hints: cleaned.Hints,
+		Read: cleaned.Read, Rows: uint64(len(cleaned.Table.Rows)), Dropped: cleaned.Dropped, LeftOut: cleaned.LeftOut,
+		Hints: append([]string{}, cleaned.Hints...), // never null
 	}, nil
 }
 
@@ -175,6 +176,19 @@ func (n *Node) datasets() []api.Dataset {
 		}
 	}
 	return list
+}
+
+// called tells what nodes call themselves in their newest manifests.
+func (n *Node) called() map[record.NodeID]api.NamedNode {
+	names := map[record.NodeID]api.NamedNode{}
+	newest := map[record.NodeID]uint64{}
+	for _, d := range n.datasets() {
+		if d.Created >= newest[d.PeerID] {
+			newest[d.PeerID] = d.Created
+			names[d.PeerID] = api.NamedNode{PeerID: d.PeerID, Nation: d.Nation, Name: d.Node}
+		}
+	}
+	return names
 }
 
 func (n *Node) describe(r record.Record) (api.Dataset, error) {

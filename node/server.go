@@ -15,6 +15,10 @@ import (
 	"village/node/api"
 	"village/node/home"
 	"village/node/ingest"
+	"village/node/p2p"
+	"village/protocol/agree"
+	"village/protocol/dataset"
+	"village/protocol/member"
 	"village/protocol/record"
 	"village/protocol/task"
 )
@@ -79,6 +83,13 @@ func (n *Node) routes(ctx context.Context) http.Handler {
 	handle(mux, "GET "+api.PathStatus, func(r *http.Request) (any, error) { return n.status(r.Context()) })
 	handle(mux, "GET "+api.PathPeers, func(*http.Request) (any, error) { return n.peers("village.peer.list/v1"), nil })
 	handle(mux, "POST "+api.PathPeers, with(n.addPeer))
+	handle(mux, "DELETE "+api.PathPeer, func(r *http.Request) (any, error) {
+		id, err := record.ParseNodeID(r.PathValue("id"))
+		if err != nil {
+			return nil, api.Fail(api.CodeUsage, "village peer list", "%v", err)
+		}
+		return n.removePeer(id)
+	})
 	handle(mux, "GET "+api.PathMembers, func(*http.Request) (any, error) { return n.memberList("village.member.list/v1"), nil })
 	handle(mux, "POST "+api.PathMembers, with(func(_ context.Context, a api.AddMember) (any, error) { return n.addMember(a.PeerID) }))
 	handle(mux, "DELETE "+api.PathMember, func(r *http.Request) (any, error) {
@@ -208,47 +219,68 @@ func resident() uint64 {
 
 func (n *Node) peers(schema string) api.Peers {
 	answer := api.Peers{Schema: schema, Peers: []api.Peer{}}
-	manifests := n.datasets()
+	called := n.called()
 	for _, p := range n.network.Peers() {
-		peer := api.Peer{PeerID: p.ID, Addresses: p.Addrs, Connected: p.Connected}
-		newest := uint64(0)
-		for _, d := range manifests {
-			if d.PeerID == p.ID && d.Created >= newest {
-				newest, peer.Nation, peer.Name = d.Created, d.Nation, d.Node
-			}
-		}
-		answer.Peers = append(answer.Peers, peer)
+		is := called[p.ID]
+		answer.Peers = append(answer.Peers, api.Peer{
+			PeerID: p.ID, Nation: is.Nation, Name: is.Name, Addresses: p.Addrs, Connected: p.Connected,
+		})
 	}
 	return answer
 }
 
-// addPeer connects to a peer and, if that works, stays connected for good.
+// addPeer connects to a peer, and stays connected for good. Where it does not
+// come to that yet, the address is kept all the same.
 func (n *Node) addPeer(ctx context.Context, a api.AddPeer) (any, error) {
-	if err := home.CheckPeer(a.Address); err != nil {
+	id, err := home.PeerOf(a.Address)
+	if err != nil {
 		return nil, api.Fail(api.CodeUsage, "village id, on the other node, prints its address", "%v", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	if err := n.network.Connect(ctx, a.Address); err != nil {
-		return nil, api.Fail(api.CodeFailed, "village status", "cannot connect to %s: %v", a.Address, err)
+	problem := n.network.Connect(ctx, a.Address)
+	shut, unreachable := errors.Is(problem, p2p.ErrShut), errors.Is(problem, p2p.ErrUnreachable)
+	switch {
+	case errors.Is(problem, p2p.ErrForeign):
+		return nil, api.Fail(api.CodeFailed, "village id, on either node, prints the name of its federation",
+			"%s is not a node of the federation %q; it is not added", id, n.home.Config().Federation)
+	case problem != nil && !shut && !unreachable:
+		return nil, api.Fail(api.CodeFailed, "village status", "cannot connect to %s: %v", a.Address, problem)
 	}
-	err := n.home.Update(func(c *home.Config) error {
+	err = n.home.Update(func(c *home.Config) error {
 		if !slices.Contains(c.Peers, a.Address) {
 			c.Peers = append(c.Peers, a.Address)
 		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case shut:
+		return nil, api.Fail(api.CodeDenied, "at the other node: village member add "+n.home.ID.String(),
+			"%s hung up: it is in a closed federation that does not list this node; the address is kept, for when it does", id)
+	case unreachable:
+		return nil, api.Fail(api.CodeFailed, "village peer remove "+id.String(),
+			"%s cannot be reached yet; the address is kept, and the daemon goes on trying: %s", id, strings.Join(strings.Fields(problem.Error()), " "))
 	}
-	answer := n.peers("village.peer.add/v1")
-	for _, p := range answer.Peers {
-		if !p.Connected && strings.HasSuffix(a.Address, "/p2p/"+p.PeerID.String()) {
-			return nil, api.Fail(api.CodeDenied, "at the other node: village member add "+n.home.ID.String(),
-				"%s hung up: it is in a closed federation that does not list this node; the address is kept, for when it does", p.PeerID)
-		}
+	return n.peers("village.peer.add/v1"), nil
+}
+
+// removePeer forgets the addresses of a peer, and hangs up on it.
+func (n *Node) removePeer(id record.NodeID) (any, error) {
+	kept := n.network.Forget(id)
+	err := n.home.Update(func(c *home.Config) error {
+		c.Peers = slices.DeleteFunc(c.Peers, func(address string) bool {
+			of, err := home.PeerOf(address)
+			kept = kept || err == nil && of == id
+			return err == nil && of == id
+		})
+		return nil
+	})
+	if err == nil && !kept {
+		err = api.Fail(api.CodeFailed, "village peer list", "%s is not a peer that this node connects to", id)
 	}
-	return answer, nil
+	return n.peers("village.peer.remove/v1"), err
 }
 
 func (n *Node) memberList(schema string) api.Members {
@@ -259,7 +291,7 @@ func (n *Node) memberList(schema string) api.Members {
 	}
 	answer := api.Members{Schema: schema, Closed: c.Members != nil, Members: []api.Member{}}
 	for _, id := range members(c, n.home.ID) {
-		answer.Members = append(answer.Members, api.Member{PeerID: id, Connected: connected[id]})
+		answer.Members = append(answer.Members, api.Member{PeerID: id, Connected: connected[id], Self: id == n.home.ID})
 	}
 	return answer
 }
@@ -345,17 +377,33 @@ func (n *Node) ordered() []*run {
 func (n *Node) summary(run *run) api.TaskSummary {
 	model, _ := run.member.Model()
 	_, joined := run.member.Enrolment(n.home.ID)
-	undecided, quorum := run.member.Undecided()
-	if undecided == nil {
-		undecided = []record.NodeID{}
-	}
+	undecided, quorum := n.undecided(run)
 	return api.TaskSummary{
-		Undecided: undecided, Quorum: quorum,
+		Undecided: undecided, Quorum: quorum, Voters: len(run.task.Nodes),
 		CID: run.id, Name: run.task.Name, Proposer: run.proposer,
 		Named: run.task.Named(n.home.ID), Joined: joined,
 		Stage: string(run.member.Stage()), Round: run.member.Round(), Rounds: run.task.Rounds,
 		WaitingFor: run.member.WaitingFor(), ModelCID: model, Error: run.err,
 	}
+}
+
+// undecided names the nodes that have to speak before a decision, and how many
+// are needed. Where so many have fallen silent that there are too few updates to
+// decide on, it is these.
+func (n *Node) undecided(run *run) (missing []record.NodeID, quorum int) {
+	missing = []record.NodeID{}
+	if due, quorum := run.member.Undecided(); quorum > 0 {
+		return append(missing, due...), quorum
+	}
+	if run.member.Stage() != member.Sealing || len(run.member.WaitingFor()) > 0 {
+		return missing, 0
+	}
+	for _, id := range run.task.Nodes {
+		if _, enrolled := run.member.Enrolment(id); !enrolled || run.member.IsSilent(id) {
+			missing = append(missing, id)
+		}
+	}
+	return missing, agree.Quorum(len(run.task.Nodes))
 }
 
 func (n *Node) showTask(ctx context.Context, cid record.CID, schema string) (api.ShownTask, error) {
@@ -383,8 +431,15 @@ func (n *Node) shown(run *run, schema string) api.ShownTask {
 	for _, f := range t.Encoding.Features {
 		answer.Features = append(answer.Features, f.Name)
 	}
+	var called map[record.NodeID]api.NamedNode // only where one is needed: manifests are many
 	for _, id := range t.Nodes {
 		e, enrolled := run.member.Enrolment(id)
+		if !enrolled {
+			if called == nil {
+				called = n.called()
+			}
+			e.Nation, e.Node = called[id].Nation, called[id].Name
+		}
 		answer.Nodes = append(answer.Nodes, api.TaskNode{
 			PeerID: id, Nation: e.Nation, Name: e.Node, Enrolled: enrolled, Dataset: e.Manifest,
 			TrainRows: e.Moments.Count, Round: run.member.RoundOf(id), Evaluated: run.member.HasEvaluated(id),
@@ -489,6 +544,13 @@ func (n *Node) report(ctx context.Context, cid record.CID) (any, error) {
 		answer.Schema, answer.Report = "village.model.report/v1", artifact
 		return err
 	})
+	for i := range answer.Contributions {
+		// Whoever has not enrolled has told its name elsewhere.
+		if c := &answer.Contributions[i]; c.Name == "" {
+			is := n.called()[c.PeerID]
+			c.Nation, c.Name = is.Nation, is.Name
+		}
+	}
 	return answer, err
 }
 
@@ -518,16 +580,42 @@ func (n *Node) predict(ctx context.Context, p api.Predict) (any, error) {
 	if err != nil {
 		return nil, api.Fail(api.CodeFailed, next, "%v", err)
 	}
-	probabilities, err := m.Predict(table)
-	if err != nil {
-		return nil, api.Fail(api.CodeFailed, next, "%v", err)
-	}
+	complete, at := complete(table, m.Encoding)
 	answer := api.Predictions{
 		Schema: "village.model.predict/v1", CID: p.Model, Classes: m.Encoding.Classes,
-		Predictions: make([]string, len(probabilities)), Probabilities: probabilities,
+		Predictions: make([]string, len(table.Rows)), Probabilities: make([][]float64, len(table.Rows)),
+		Incomplete: len(table.Rows) - len(at),
+	}
+	probabilities, err := m.Predict(complete)
+	switch {
+	case err != nil && answer.Incomplete > 0:
+		return nil, api.Fail(api.CodeFailed, next, "%v (the %d rows with empty cells are not counted)", err, answer.Incomplete)
+	case err != nil:
+		return nil, api.Fail(api.CodeFailed, next, "%v", err)
+	}
+	for i := range answer.Probabilities {
+		answer.Probabilities[i] = []float64{}
 	}
 	for i, row := range probabilities {
-		answer.Predictions[i] = m.Encoding.Classes[m.Class(row)]
+		answer.Predictions[at[i]], answer.Probabilities[at[i]] = m.Encoding.Classes[m.Class(row)], row
 	}
 	return answer, nil
+}
+
+// complete returns the rows in which no feature is missing, and where in t they
+// stand.
+func complete(t dataset.Table, e dataset.Encoding) (rows dataset.Table, at []int) {
+	var features []int
+	for i, name := range t.Columns {
+		if slices.ContainsFunc(e.Features, func(f dataset.FeatureSpec) bool { return f.Name == name }) {
+			features = append(features, i)
+		}
+	}
+	rows.Columns = t.Columns
+	for i, row := range t.Rows {
+		if !slices.ContainsFunc(features, func(f int) bool { return row[f] == "" }) {
+			rows.Rows, at = append(rows.Rows, row), append(at, i)
+		}
+	}
+	return rows, at
 }

@@ -216,6 +216,9 @@ func newModelPredict(a *app) *cobra.Command {
 				return err
 			}
 			v.Schema = schema(cmd)
+			if v.Incomplete > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d of %d rows have empty cells, and no prediction\n", v.Incomplete, len(v.Predictions))
+			}
 			csv := func(w io.Writer) error { return table.PredictionsCSV(w, v) }
 			if out != "" {
 				if _, err := writeNew(out, csv); err != nil {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -144,14 +146,18 @@ func newStatus(a *app) *cobra.Command {
 	}
 }
 
-// names asks what the nodes are called. Those without an answer have peer IDs.
+// names asks what the nodes are called, also those that are down: their manifests
+// tell, the newest last. Those without an answer have peer IDs.
 func names(ctx context.Context, client *api.Client) table.Names {
-	var known []api.Peer
-	if self, err := client.ID(ctx); err == nil {
-		known = append(known, api.Peer{PeerID: self.PeerID, Nation: self.Nation, Name: self.Name})
+	var known []api.NamedNode
+	if v, err := client.Datasets(ctx, false, ""); err == nil {
+		slices.SortStableFunc(v.Datasets, func(a, b api.Dataset) int { return cmp.Compare(a.Created, b.Created) })
+		for _, d := range v.Datasets {
+			known = append(known, api.NamedNode{PeerID: d.PeerID, Nation: d.Nation, Name: d.Node})
+		}
 	}
-	if peers, err := client.Peers(ctx); err == nil {
-		known = append(known, peers.Peers...)
+	if self, err := client.ID(ctx); err == nil {
+		known = append(known, api.NamedNode{PeerID: self.PeerID, Nation: self.Nation, Name: self.Name})
 	}
 	return table.NamesOf(known)
 }

@@ -47,10 +47,37 @@ func newPeer(a *app) *cobra.Command {
 						if !slices.Contains(c.Peers, args[0]) {
 							c.Peers = append(c.Peers, args[0])
 						}
-						v.Peers = nil
-						for _, address := range c.Peers {
-							v.Peers = append(v.Peers, configured(address))
+						v.Peers = allConfigured(c)
+						return nil
+					})
+				if err != nil {
+					return err
+				}
+				v.Schema = schema(cmd)
+				return a.answer(cmd, v, func(w io.Writer) error { return table.Peers(w, v) })
+			}),
+		},
+		&cobra.Command{
+			Use: "remove PEER-ID", Short: "Forget the addresses of a node and hang up on it", Args: need("a PEER-ID"),
+			ValidArgsFunction: cobra.NoFileCompletions,
+			RunE: action(func(cmd *cobra.Command, args []string) error {
+				id, err := parseNodeID(cmd, args[0])
+				if err != nil {
+					return err
+				}
+				var v api.Peers
+				err = a.change(cmd,
+					func(client *api.Client) (err error) {
+						v, err = client.RemovePeer(cmd.Context(), id)
+						return err
+					},
+					func(_ record.NodeID, c *home.Config) error {
+						before := len(c.Peers)
+						c.Peers = slices.DeleteFunc(c.Peers, func(address string) bool { return configured(address).PeerID == id })
+						if len(c.Peers) == before {
+							return api.Fail(api.CodeFailed, "village peer list", "%s is not a peer that this node connects to", id)
 						}
+						v.Peers = allConfigured(c)
 						return nil
 					})
 				if err != nil {
@@ -60,6 +87,14 @@ func newPeer(a *app) *cobra.Command {
 				return a.answer(cmd, v, func(w io.Writer) error { return table.Peers(w, v) })
 			}),
 		})
+}
+
+func allConfigured(c *home.Config) []api.Peer {
+	peers := make([]api.Peer, len(c.Peers))
+	for i, address := range c.Peers {
+		peers[i] = configured(address)
+	}
+	return peers
 }
 
 // configured is a peer of which nothing but its checked address is known.
@@ -136,7 +171,7 @@ func (a *app) memberChange(verb, short string,
 					}
 					v.Closed = true
 					for _, m := range append([]record.NodeID{self}, c.Members...) {
-						v.Members = append(v.Members, api.Member{PeerID: m})
+						v.Members = append(v.Members, api.Member{PeerID: m, Self: m == self})
 					}
 					return nil
 				})

@@ -99,7 +99,7 @@ type Peer struct {
 	Connected bool          `json:"connected"`
 }
 
-// Peers is the answer of village peer list and peer add.
+// Peers is the answer of village peer list, add and remove.
 type Peers struct {
 	Schema string `json:"schema"`
 	Peers  []Peer `json:"peers"`
@@ -109,6 +109,7 @@ type Peers struct {
 type Member struct {
 	PeerID    record.NodeID `json:"peer_id"`
 	Connected bool          `json:"connected"`
+	Self      bool          `json:"self"` // it is this node
 }
 
 // Members is the answer of village member list, add and remove.
@@ -232,9 +233,11 @@ type TaskSummary struct {
 	Rounds     uint64          `json:"rounds"`
 	WaitingFor []record.NodeID `json:"waiting_for"`
 	// Undecided names the nodes that have yet to speak before the roster or the
-	// final set can be decided on; Quorum is how many must, 0 where nothing is due.
+	// final set can be decided on; Quorum is how many must, 0 where nothing is
+	// due, of the Voters that the task names.
 	Undecided []record.NodeID `json:"undecided"`
 	Quorum    int             `json:"quorum"`
+	Voters    int             `json:"voters"`
 	ModelCID  record.CID      `json:"model_cid"`
 	Error     string          `json:"error"`
 }
@@ -248,7 +251,7 @@ type Tasks struct {
 // TaskNode is a named node in village task show.
 type TaskNode struct {
 	PeerID    record.NodeID `json:"peer_id"`
-	Nation    string        `json:"nation"`
+	Nation    string        `json:"nation"` // as it enrolled, else as its newest manifest says
 	Name      string        `json:"name"`
 	Enrolled  bool          `json:"enrolled"`
 	Dataset   record.CID    `json:"dataset"`
@@ -371,6 +374,9 @@ type Predictions struct {
 	Classes       []string    `json:"classes"`
 	Predictions   []string    `json:"predictions"`
 	Probabilities [][]float64 `json:"probabilities"`
+	// Incomplete counts the rows that lack a feature. Their prediction is "",
+	// and they have no probabilities.
+	Incomplete int `json:"incomplete"`
 }
 
 // Exported is the answer of village model export. A path is absolute, and empty

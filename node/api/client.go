@@ -34,6 +34,7 @@ const (
 	PathStatus        = "/v1/status"                // GET
 	PathPeers         = "/v1/peers"                 // GET; POST AddPeer
 	PathMembers       = "/v1/members"               // GET; POST AddMember
+	PathPeer          = "/v1/peers/{id}"            // DELETE
 	PathMember        = "/v1/members/{id}"          // DELETE
 	PathDatasets      = "/v1/datasets"              // GET ?mine=1&domain=D; POST AddDataset
 	PathDataset       = "/v1/datasets/{cid}"        // GET
@@ -136,6 +137,11 @@ func (c *Client) Peers(ctx context.Context) (Peers, error) {
 // AddPeer connects to a node now and after every start.
 func (c *Client) AddPeer(ctx context.Context, address string) (Peers, error) {
 	return call[Peers](ctx, c, http.MethodPost, PathPeers, AddPeer{address})
+}
+
+// RemovePeer forgets the addresses of a node, and hangs up on it.
+func (c *Client) RemovePeer(ctx context.Context, id record.NodeID) (Peers, error) {
+	return call[Peers](ctx, c, http.MethodDelete, fill(PathPeer, id.String()), nil)
 }
 
 // Members lists who may be part of the federation.

@@ -11,8 +11,8 @@ import (
 	"village/protocol/learn"
 )
 
-// Report writes a whole report: the summary of all nodes, then the
-// classification report of all rows and of each node.
+// Report writes a whole report: the summary of all nodes, what each gave to the
+// model, then the classification report of all rows and of each node.
 func Report(w io.Writer, r api.Report) error {
 	title := fmt.Sprintf("%s: %s", or(r.Name), or(r.Target))
 	if r.Positive != "" {
@@ -21,6 +21,9 @@ func Report(w io.Writer, r api.Report) error {
 	fmt.Fprintf(w, "%s, %d rounds\nmodel   %s\n", title, r.Rounds, r.CID)
 	fmt.Fprintf(w, "report  %s\n\n", cidOr(r.Report))
 	if err := Summary(w, r); err != nil {
+		return err
+	}
+	if err := Contributions(w, r.Contributions); err != nil {
 		return err
 	}
 	if err := Classification(w, "all rows", r.AllRows); err != nil {
@@ -60,6 +63,25 @@ func Summary(w io.Writer, r api.Report) error {
 		fmt.Fprintln(w, "missing: "+Names{}.list(r.Missing))
 	}
 	return nil
+}
+
+// Contributions writes a line for every node that the task names: what it gave
+// to the model, and why not more.
+func Contributions(w io.Writer, list []api.Contribution) error {
+	rows := [][]string{{"CONTRIBUTION", "TRAINING ROWS", "ROUND", "IN THE MODEL", "WHY"}}
+	for _, c := range list {
+		name := label(c.Nation, c.Name)
+		if name == "" {
+			name = c.PeerID.String()
+		}
+		why := Text(c.Why)
+		if c.Late {
+			why += "; joined late"
+		}
+		rows = append(rows, []string{name, count(c.TrainRows), count(c.Round), yes(c.InFinal), why})
+	}
+	fmt.Fprintln(w)
+	return columns(w, rows)
 }
 
 // Classification writes a report per class in the layout that users of

@@ -60,12 +60,13 @@ func or(s string) string {
 // Names maps nodes to what people call them.
 type Names map[record.NodeID]string
 
-// NamesOf takes the names that peers' records give.
-func NamesOf(peers []api.Peer) Names {
+// NamesOf takes the names that nodes' records give; of two for one node the
+// later.
+func NamesOf(nodes []api.NamedNode) Names {
 	names := Names{}
-	for _, p := range peers {
-		if p.Name != "" {
-			names[p.PeerID] = label(p.Nation, p.Name)
+	for _, n := range nodes {
+		if n.Name != "" {
+			names[n.PeerID] = label(n.Nation, n.Name)
 		}
 	}
 	return names
@@ -207,6 +208,9 @@ func Progress(t api.TaskSummary, names Names) string {
 	if len(t.WaitingFor) > 0 {
 		s += ", waiting for " + names.list(t.WaitingFor)
 	}
+	if spoken := t.Voters - len(t.Undecided); spoken < t.Quorum {
+		s += fmt.Sprintf(", decides when %d of %d have spoken; missing: %s", t.Quorum, t.Voters, names.list(t.Undecided))
+	}
 	if t.Stage == api.StageEnrolling && t.Named && !t.Joined {
 		s += " (join with: village task join " + t.CID.String() + ")"
 	}
@@ -240,7 +244,11 @@ func Members(w io.Writer, v api.Members) error {
 	}
 	var rows [][]string
 	for _, m := range v.Members {
-		rows = append(rows, []string{m.PeerID.String(), yes(m.Connected)})
+		connected := yes(m.Connected)
+		if m.Self {
+			connected = "this node"
+		}
+		rows = append(rows, []string{m.PeerID.String(), connected})
 	}
 	return list(w, "closed: the member list is empty, only this node takes part", []string{"PEER ID", "CONNECTED"}, rows)
 }
@@ -356,13 +364,11 @@ func Tasks(w io.Writer, v api.Tasks, names Names) error {
 
 // TaskNames takes the names that a task's own nodes have.
 func TaskNames(t api.ShownTask) Names {
-	names := Names{}
-	for _, n := range t.Nodes {
-		if n.Name != "" {
-			names[n.PeerID] = label(n.Nation, n.Name)
-		}
+	nodes := make([]api.NamedNode, len(t.Nodes))
+	for i, n := range t.Nodes {
+		nodes[i] = api.NamedNode{PeerID: n.PeerID, Nation: n.Nation, Name: n.Name}
 	}
-	return names
+	return NamesOf(nodes)
 }
 
 // Task writes a task and how far each of its nodes is.
@@ -398,9 +404,23 @@ func Task(w io.Writer, v api.ShownTask) error {
 		if n.Enrolled {
 			trained = count(n.TrainRows)
 		}
-		rows = append(rows, []string{n.PeerID.String(), or(label(n.Nation, n.Name)), yes(n.Enrolled), trained, count(n.Round), yes(n.Evaluated), cidOr(n.Dataset)})
+		rows = append(rows, []string{n.PeerID.String(), or(label(n.Nation, n.Name)), yes(n.Enrolled), trained, count(n.Round), yes(n.Evaluated), state(n), cidOr(n.Dataset)})
 	}
-	return list(w, "no nodes", []string{"PEER ID", "NODE", "ENROLLED", "TRAINING ROWS", "ROUND", "EVALUATED", "DATASET"}, rows)
+	return list(w, "no nodes", []string{"PEER ID", "NODE", "ENROLLED", "TRAINING ROWS", "ROUND", "EVALUATED", "STATE", "DATASET"}, rows)
+}
+
+// state says what is out of the ordinary about a node of a task.
+func state(n api.TaskNode) string {
+	var words []string
+	for _, s := range []struct {
+		is   bool
+		word string
+	}{{n.Late, "late"}, {n.Left, "left"}, {n.Silent && !n.Left, "silent"}} {
+		if s.is {
+			words = append(words, s.word)
+		}
+	}
+	return or(strings.Join(words, ", "))
 }
 
 // Models writes a list of sealed models.
@@ -456,7 +476,7 @@ func Model(w io.Writer, v api.ShownModel) error {
 }
 
 // PredictionsCSV writes predictions as CSV: the class, and the probability of
-// each class, a line for a row.
+// each class, a line for a row. A row without a prediction has empty cells.
 func PredictionsCSV(w io.Writer, v api.Predictions) error {
 	c := csv.NewWriter(w)
 	head := []string{"prediction"}
@@ -465,10 +485,11 @@ func PredictionsCSV(w io.Writer, v api.Predictions) error {
 	}
 	c.Write(head)
 	for i, p := range v.Predictions {
-		row := []string{p}
+		row := make([]string, len(head))
+		row[0] = p
 		if i < len(v.Probabilities) {
-			for _, x := range v.Probabilities[i] {
-				row = append(row, strconv.FormatFloat(x, 'g', -1, 64))
+			for j, x := range v.Probabilities[i][:min(len(v.Probabilities[i]), len(v.Classes))] {
+				row[1+j] = strconv.FormatFloat(x, 'g', -1, 64)
 			}
 		}
 		c.Write(row)

@@ -152,6 +152,10 @@ func TestReport(t *testing.T) {
 		AllRows: api.Pair{Local: local, Federated: federated},
 		Mean:    api.MeanPair{Local: api.Metrics{Accuracy: f(.791)}},
 		Missing: []record.NodeID{{1}},
+		Contributions: []api.Contribution{
+			{PeerID: record.NodeID{1}, Why: "did not enrol"},
+			{PeerID: record.NodeID{2}, Nation: "HUN", Name: "Budapest", TrainRows: 180, Round: 30, InFinal: true, Late: true, Why: "trained to the last round"},
+		},
 	}
 	r.Nodes = append(r.Nodes, api.NodeReport{Nation: "HUN", Name: "Budapest", TrainRows: 180, TestRows: 81, Pair: api.Pair{Local: local}})
 	got := render(t, func(w *bytes.Buffer, v api.Report) error { return Report(w, v) }, r)
@@ -165,6 +169,10 @@ HUN Budapest        180    81       0.748  0.761    0.841          –      – 
 all rows            180   254       0.748  0.761    0.841      0.795  0.761    0.841
 mean of nodes                       0.791      –        –          –      –        –
 missing: NODE
+
+CONTRIBUTION                                          TRAINING ROWS  ROUND  IN THE MODEL  WHY
+NODE  0              0      no            did not enrol
+HUN Budapest                                          180            30     yes           trained to the last round; joined late
 
 all rows
               local only                    federated
@@ -194,11 +202,47 @@ HUN Budapest
 
 func TestPredictionsCSV(t *testing.T) {
 	got := render(t, func(w *bytes.Buffer, v api.Predictions) error { return PredictionsCSV(w, v) }, api.Predictions{
-		Classes: []string{"no", "yes, sure"}, Predictions: []string{"no", "yes, sure"}, Probabilities: [][]float64{{.75, .25}, {.1, .9}},
+		Classes: []string{"no", "yes, sure"}, Predictions: []string{"no", "", "yes, sure"}, Probabilities: [][]float64{{.75, .25}, {}, {.1, .9}}, Incomplete: 1,
 	})
-	want := "prediction,probability_no,\"probability_yes, sure\"\nno,0.75,0.25\n\"yes, sure\",0.1,0.9\n"
+	want := "prediction,probability_no,\"probability_yes, sure\"\nno,0.75,0.25\n,,\n\"yes, sure\",0.1,0.9\n"
 	if got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	a, b := record.NodeID{1}, record.NodeID{2}
+	names := NamesOf([]api.NamedNode{{PeerID: a, Nation: "HUN", Name: "old"}, {PeerID: b}, {PeerID: a, Nation: "HUN", Name: "Budapest"}})
+	for want, v := range map[string]api.TaskSummary{
+		"enrolling, waiting for HUN Budapest, " + b.String(): {Stage: api.StageEnrolling, WaitingFor: []record.NodeID{a, b}, Voters: 4},
+		"training, round 3 of 20":                            {Stage: api.StageTraining, Round: 3, Rounds: 20, Voters: 4},
+		"sealing, decides when 3 of 4 have spoken; missing: HUN Budapest, " + b.String(): {
+			Stage: api.StageSealing, Undecided: []record.NodeID{a, b}, Quorum: 3, Voters: 4},
+		"sealing": {Stage: api.StageSealing, Undecided: []record.NodeID{a}, Quorum: 3, Voters: 4}, // a quorum speaks
+	} {
+		if got := Progress(v, names); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestTaskShowsStates(t *testing.T) {
+	out := render(t, func(w *bytes.Buffer, v api.ShownTask) error { return Task(w, v) }, api.ShownTask{Nodes: []api.TaskNode{
+		{Name: "A", Enrolled: true, Silent: true, Late: true}, {Name: "B", Silent: true, Left: true}, {Name: "C"},
+	}})
+	for _, want := range []string{"  late, silent  ", "  left  ", "  –  "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
+func TestMembersNameThisNode(t *testing.T) {
+	out := render(t, func(w *bytes.Buffer, v api.Members) error { return Members(w, v) }, api.Members{
+		Closed: true, Members: []api.Member{{Self: true}, {PeerID: record.NodeID{1}, Connected: true}},
+	})
+	if !strings.Contains(out, "  this node\n") || !strings.Contains(out, "  yes\n") {
+		t.Error(out)
 	}
 }
 
