@@ -31,7 +31,7 @@ const (
 	modelFile     = "model.safetensors"
 	enrolmentsDir = "enrolments" // a record a file, named by its CID
 	updatesDir    = "updates"    // likewise
-	recordSuffix  = ".record"
+	vectorsDir    = "vectors"    // what these announce, where it does not ride inside; named like them
 )
 
 const (
@@ -41,7 +41,9 @@ const (
 	maxProblems = 10
 )
 
-func recordFile(dir string, cid record.CID) string { return dir + "/" + cid.String() + recordSuffix }
+func recordFile(dir string, cid record.CID) string { return dir + "/" + cid.String() + ".record" }
+
+func vectorFile(update record.CID) string { return vectorsDir + "/" + update.String() + ".safetensors" }
 
 // readmeOf is what README.txt says, to the byte.
 func readmeOf(model record.CID) []byte {
@@ -72,8 +74,16 @@ func WriteEvidence(dir string, e api.Evidence) (_ string, err error) {
 	for _, b := range in.Enrolments {
 		files[recordFile(enrolmentsDir, record.CIDOf(b))] = b
 	}
-	for _, b := range in.Updates {
-		files[recordFile(updatesDir, record.CIDOf(b))] = b
+	dirs := []string{"", enrolmentsDir, updatesDir}
+	for i, b := range in.Updates {
+		cid := record.CIDOf(b)
+		files[recordFile(updatesDir, cid)] = b
+		if vector := in.Vector(i); vector != nil {
+			files[vectorFile(cid)] = vector
+		}
+	}
+	if len(in.Vectors) > 0 {
+		dirs = append(dirs, vectorsDir)
 	}
 
 	if dir, err = filepath.Abs(dir); err != nil {
@@ -91,7 +101,7 @@ func WriteEvidence(dir string, e api.Evidence) (_ string, err error) {
 			os.RemoveAll(partial)
 		}
 	}()
-	for _, sub := range []string{"", enrolmentsDir, updatesDir} {
+	for _, sub := range dirs {
 		name := filepath.Join(partial, sub)
 		if err := errors.Join(os.MkdirAll(name, 0o755), os.Chmod(name, 0o755)); err != nil {
 			return "", err
@@ -208,6 +218,7 @@ func readEvidence(root *os.Root) (api.Evidence, error) {
 		}
 		d.compare(modelFile, cid, content.Model)
 	}
+	in.Vectors = d.vectors(in, content.Parts)
 	readme := readmeOf(content.Model)
 	if b := d.read(readmeFile, int64(len(readme))); b != nil && !bytes.Equal(b, readme) {
 		d.problem("%s is changed: it does not say what it says with every evidence of this model", readmeFile)
@@ -222,6 +233,54 @@ func readEvidence(root *os.Root) (api.Evidence, error) {
 	}
 	e.Inputs, err = record.Encode(in)
 	return e, err
+}
+
+// vectors reads what the updates announce. As long as the task or an update is
+// not right, nobody can tell what that is, and the files are not judged.
+func (d *evidenceDir) vectors(in task.Inputs, parts []task.Part) (vectors [][]byte) {
+	d.due[vectorsDir] = true
+	for _, p := range parts {
+		d.due[vectorFile(p.Update)] = true
+	}
+	if len(d.problems) > 0 {
+		return nil
+	}
+	var t task.Task
+	proposed, err := record.Open(in.Task, "")
+	if err == nil {
+		t, err = task.TaskOf(proposed)
+	}
+	if err != nil {
+		d.problem("%s: %v", taskFile, err)
+		return nil
+	}
+	for i, p := range parts {
+		var u task.Update
+		r, err := record.Open(in.Updates[i], "")
+		if err == nil {
+			u, err = task.UpdateOf(r, t)
+		}
+		if err != nil {
+			d.problem("%s: %v", recordFile(updatesDir, p.Update), err)
+			return nil
+		}
+		name := vectorFile(p.Update)
+		if u.Params != nil {
+			delete(d.due, name)
+			continue
+		}
+		vector := d.read(name, int64(u.Size))
+		if vector != nil {
+			if _, err := u.Fill(vector, t.Spec()); err != nil {
+				d.problem("%s is changed: %v", name, err)
+			}
+		}
+		vectors = append(vectors, vector)
+	}
+	if vectors == nil {
+		delete(d.due, vectorsDir)
+	}
+	return vectors
 }
 
 // sealed reads what a seal record says: the task, and its final set. Whether a
@@ -252,9 +311,14 @@ func sealed(b []byte) (record.CID, task.FinalContent, error) {
 
 // list takes down what the directory holds.
 func (d *evidenceDir) list() error {
-	for _, sub := range []string{".", enrolmentsDir, updatesDir} {
-		if sub != "." && !d.held[sub].IsDir() {
-			d.problem("%s is not a directory of it", sub)
+	for _, sub := range []string{".", enrolmentsDir, updatesDir, vectorsDir} {
+		mode, ok := d.held[sub]
+		switch {
+		case sub == ".":
+		case !ok:
+			continue // each file that it should hold will be missing
+		case !mode.IsDir():
+			d.problem("%s is not a directory", sub)
 			continue
 		}
 		f, err := d.root.Open(sub)

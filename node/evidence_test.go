@@ -17,7 +17,6 @@ import (
 	"village/node/api"
 	"village/protocol/dataset"
 	"village/protocol/record"
-	"village/protocol/safetensors"
 	"village/protocol/task"
 	"village/storage"
 )
@@ -67,6 +66,22 @@ func artifactCID(t testing.TB, b []byte) record.CID {
 
 func newSealing(t testing.TB, name string) *sealing {
 	t.Helper()
+	return newSealingOf(t, name, 2, 2)
+}
+
+// newSealingOf has a model of so many numeric features and classes.
+func newSealingOf(t testing.TB, name string, features, classes int) *sealing {
+	t.Helper()
+	e := dataset.Encoding{Target: "sick", Classes: []string{"no", "yes"}, Positive: "yes"}
+	for i := range features {
+		e.Features = append(e.Features, dataset.FeatureSpec{Name: fmt.Sprintf("size%04d", i), Kind: dataset.Numeric})
+	}
+	if classes > 2 {
+		e.Positive, e.Classes = "", nil
+		for i := range classes {
+			e.Classes = append(e.Classes, fmt.Sprintf("class%04d", i))
+		}
+	}
 	s := &sealing{signers: []int{0, 1, 2}}
 	for i := range byte(5) {
 		s.keys = append(s.keys, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{i + 1}, ed25519.SeedSize)))
@@ -76,10 +91,7 @@ func newSealing(t testing.TB, name string) *sealing {
 	for _, key := range s.keys[:4] {
 		nodes = append(nodes, idOf(key))
 	}
-	s.task = task.New(name, dataset.Encoding{
-		Target: "sick", Classes: []string{"no", "yes"}, Positive: "yes",
-		Features: []dataset.FeatureSpec{{Name: "age", Kind: dataset.Numeric}, {Name: "size", Kind: dataset.Numeric}},
-	}, nodes)
+	s.task = task.New(name, e, nodes)
 	subject, err := s.task.Subject()
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +103,7 @@ func newSealing(t testing.TB, name string) *sealing {
 	for i, key := range s.keys[:3] {
 		e := task.Enrolment{
 			Task: s.id, Manifest: record.CIDOf([]byte("manifest")), Nation: "HUN", Node: fmt.Sprintf("node %d", i),
-			Moments: dataset.Moments{Count: uint64(10 + i), Mean: []float64{float64(i), 2}, M2: []float64{3, 4}},
+			Moments: dataset.Moments{Count: uint64(10 + i), Mean: make([]float64, features), M2: make([]float64, features)},
 		}
 		r := signed(t, key, record.KindEnrolment, s.id.String(), 0, e)
 		enrolled = append(enrolled, task.Enrolled{CID: r.CID, Author: r.Author, Enrolment: e})
@@ -108,14 +120,20 @@ func newSealing(t testing.TB, name string) *sealing {
 	s.content = task.FinalContent{Round: 9, Roster: roster.CID, Out: []task.Out{{Node: nodes[3], Why: task.Absent}}}
 	var params [][]float64
 	for i, e := range enrolled {
-		p := []float64{float64(i), 0.5, -1}
-		vector, err := safetensors.Marshal(s.task.Spec().Tensors(p), nil)
+		p := make([]float64, s.task.Spec().Params())
+		for j := range p {
+			p[j] = float64(i*j) / 7
+		}
+		u, vector, err := task.NewUpdate(task.Update{
+			Task: s.id, Roster: roster.CID, Weight: e.Moments.Count, Previous: 8, Params: p,
+		}, s.task.Spec())
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := signed(t, s.keys[i], record.KindUpdate, s.id.String(), 9, task.Update{
-			Task: s.id, Roster: roster.CID, Weight: e.Moments.Count, Previous: 8, Vector: vector,
-		})
+		if len(u.Vector) == 0 {
+			s.in.Vectors = append(s.in.Vectors, vector)
+		}
+		r := signed(t, s.keys[i], record.KindUpdate, s.id.String(), 9, u)
 		s.in.Updates = append(s.in.Updates, r.Bytes)
 		params = append(params, p)
 		s.content.Parts = append(s.content.Parts, task.Part{
@@ -238,7 +256,7 @@ func TestEvidence(t *testing.T) {
 		}
 	}
 	bad := s.evidence(t)
-	bad.Model = bytes.Replace(bad.Model, []byte("age"), []byte("agE"), 1)
+	bad.Model = bytes.Replace(bad.Model, []byte("size0001"), []byte("Size0001"), 1)
 	parent := t.TempDir()
 	if _, err := WriteEvidence(filepath.Join(parent, "bad"), bad); err == nil {
 		t.Error("what does not hold was written")
@@ -328,10 +346,10 @@ func TestEvidenceThatIsNotWhole(t *testing.T) {
 		{"a link out of it", link("model.safetensors", filepath.Join(another, "model.safetensors")), []string{"model.safetensors is not a plain file"}},
 		{"a link within it", link(updates[0], filepath.Base(updates[1])), []string{updates[0] + " is not a plain file"}},
 		{"a link for the seal", link("seal.record", filepath.Join(another, "seal.record")), []string{"seal.record is not a plain file"}},
-		{"a directory that is a link", link("updates", filepath.Join(another, "updates")), []string{"updates is not a directory of it"}},
+		{"a directory that is a link", link("updates", filepath.Join(another, "updates")), []string{"updates is not a directory"}},
 		{"a directory that is a file", func(dir string) error {
 			return errors.Join(os.RemoveAll(filepath.Join(dir, "enrolments")), put("enrolments", []byte("x"))(dir))
-		}, []string{"enrolments is not a directory of it"}},
+		}, []string{"enrolments is not a directory"}},
 		{"a file that is a directory", func(dir string) error {
 			return errors.Join(os.Remove(filepath.Join(dir, "task.record")), os.Mkdir(filepath.Join(dir, "task.record"), 0o700))
 		}, []string{"task.record is not a plain file"}},
@@ -341,7 +359,7 @@ func TestEvidenceThatIsNotWhole(t *testing.T) {
 		}, []string{"model.safetensors is changed", "longer than"}},
 		{"no files at all", func(dir string) error {
 			return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700))
-		}, []string{"updates is not a directory of it", "seal.record is missing"}},
+		}, []string{"seal.record is missing"}},
 		{"files without end", func(dir string) error {
 			for i := range maxEvidence + 1 {
 				if err := put(fmt.Sprint("updates/", i), nil)(dir); err != nil {
@@ -386,6 +404,79 @@ func TestEvidenceThatIsNotWhole(t *testing.T) {
 	}
 }
 
+// TestEvidenceOfLargeVectors: vectors that do not fit into an update are files of
+// their own.
+func TestEvidenceOfLargeVectors(t *testing.T) {
+	s := newSealingOf(t, "a large task", 170, task.MaxClasses)
+	dir := s.written(t)
+	v, err := CheckEvidence(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Parameters != 171*task.MaxClasses {
+		t.Errorf("%d parameters", v.Parameters)
+	}
+	var vectors []string
+	for name := range filesOf(t, dir) {
+		if strings.HasPrefix(name, "vectors/") {
+			vectors = append(vectors, name)
+		}
+	}
+	if len(vectors) != 3 {
+		t.Fatalf("vectors %q", vectors)
+	}
+	fails := func(dir string, words ...string) {
+		t.Helper()
+		_, err := CheckEvidence(dir)
+		for _, word := range words {
+			if err == nil || !strings.Contains(err.Error(), word) {
+				t.Errorf("%v: does not say %q", err, word)
+			}
+		}
+	}
+	put := func(dir, name string, b []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, b := range filesOf(t, dir) {
+		for i := 0; i < len(b); i += 1 + len(b)/5 {
+			changed := bytes.Clone(b)
+			changed[i] ^= 1
+			put(dir, name, changed)
+			fails(dir, name)
+		}
+		put(dir, name, append(bytes.Clone(b), 0))
+		fails(dir, name)
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		fails(dir, name+" is missing")
+		put(dir, name, b)
+	}
+	first := filesOf(t, dir)[vectors[0]]
+	put(dir, vectors[1], first)
+	fails(dir, vectors[1]+" is changed")
+	put(dir, "vectors/more", nil)
+	fails(dir, `"vectors/more" is not part of it`)
+	if err := os.RemoveAll(filepath.Join(dir, "vectors")); err != nil {
+		t.Fatal(err)
+	}
+	fails(dir, vectors[0]+" is missing", vectors[1]+" is missing")
+
+	// Where vectors ride inside of the updates, there are none beside them.
+	small := newSealing(t, "a task")
+	dir = small.written(t)
+	if err := os.Mkdir(filepath.Join(dir, "vectors"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	fails(dir, `"vectors" is not part of it`)
+	beside := vectorFile(small.content.Parts[0].Update)
+	put(dir, beside, first)
+	fails(dir, fmt.Sprintf("%q is not part of it", beside))
+}
+
 // TestEvidenceThatWasForged: names and hashes that fit are not enough.
 func TestEvidenceThatWasForged(t *testing.T) {
 	for _, c := range []struct {
@@ -396,12 +487,12 @@ func TestEvidenceThatWasForged(t *testing.T) {
 		{"too few signatures", func(s *sealing) { s.signers = s.signers[:2] }, "no quorum"},
 		{"one signs twice", func(s *sealing) { s.signers = []int{0, 1, 1} }, "not of a node of its own"},
 		{"a stranger signs", func(s *sealing) { s.signers[2] = 4 }, "not of a node of its own"},
-		{"another weight", func(s *sealing) { s.content.Parts[1].Weight++ }, "weight 12, but 11 training rows"},
+		{"another weight", func(s *sealing) { s.content.Parts[1].Weight++ }, "but 11 training rows were enrolled"},
 		{"another round", func(s *sealing) { s.content.Parts[1].Round-- }, "not the one that was decided on"},
 		{"another node", func(s *sealing) { s.content.Parts[1].Node = s.task.Nodes[3] }, "not the one that was decided on"},
 		{"one node less", func(s *sealing) { s.content.Parts = s.content.Parts[:2] }, "3 updates for 2 parts"},
 		{"another model", func(s *sealing) {
-			s.model = bytes.Replace(s.model, []byte("size"), []byte("Size"), 1)
+			s.model = bytes.Replace(s.model, []byte("size0001"), []byte("Size0001"), 1)
 			s.content.Model = artifactCID(t, s.model)
 		}, "not what the updates come to"},
 		{"the CID of another model", func(s *sealing) { s.content.Model = artifactCID(t, nil) }, "the model: " + artifactCID(t, nil).String()},
