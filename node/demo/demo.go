@@ -382,17 +382,17 @@ func (n *Node) ask(ctx context.Context, h *hospital, id record.CID, report api.R
 	if err != nil {
 		return err
 	}
-	if n.ModelCID = t.ModelCID; n.ModelCID != report.CID {
-		return fmt.Errorf("%s has the model %s, not %s", h.name, n.ModelCID, report.CID)
+	if n.ModelCID = &t.ModelCID; t.ModelCID != report.CID {
+		return fmt.Errorf("%s has the model %s, not %s", h.name, t.ModelCID, report.CID)
 	}
-	own, err := h.client.Report(ctx, n.ModelCID)
+	own, err := h.client.Report(ctx, report.CID)
 	if err != nil {
 		return err
 	}
 	if !reflect.DeepEqual(own, report) {
-		return fmt.Errorf("%s has another report of the model %s", h.name, n.ModelCID)
+		return fmt.Errorf("%s has another report of the model %s", h.name, report.CID)
 	}
-	if _, err := h.client.Verify(ctx, n.ModelCID); err != nil {
+	if _, err := h.client.Verify(ctx, report.CID); err != nil {
 		return err
 	}
 	status, err := h.client.Status(ctx)
@@ -432,15 +432,16 @@ func (r *Result) fill(report api.Report, v api.Verified, p pooled) error {
 			return fmt.Errorf("the report does not account for %s", n.Name)
 		}
 		n.account(report.Contributions[given], v)
-		same := func(m api.NodeReport) bool { return m.PeerID == n.PeerID }
-		pool := p.results.Nodes[slices.IndexFunc(p.results.Nodes, same)]
-		own := api.Pair{}
-		if at := slices.IndexFunc(report.Nodes, same); at >= 0 {
-			own = report.Nodes[at].Pair
-		}
-		n.TestRows = pool.TestRows
+		n.TestRows = uint64(p.tests[i])
 		n.Rows = n.TrainRows + n.TestRows
-		n.Figures = pair(own, pool.Pair)
+		find := func(nodes []api.NodeReport) api.Pair {
+			at := slices.IndexFunc(nodes, func(m api.NodeReport) bool { return m.PeerID == n.PeerID })
+			if at < 0 {
+				return api.Pair{}
+			}
+			return nodes[at].Pair
+		}
+		n.Figures = pair(find(report.Nodes), find(p.results.Nodes))
 	}
 	r.AllRows = pair(report.AllRows, p.results.AllRows)
 	r.Mean = Figures{Local: report.Mean.Local, Federated: report.Mean.Federated, Pooled: p.results.Mean.Federated}

@@ -96,13 +96,13 @@ func TestDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, k := range []string{"schema", "nodes", "all_rows", "mean_of_nodes", "prediction_differences", "test_rows", "rounds",
-		"bytes_sent", "elapsed_seconds", "task", "model_cid", "federation", "citation", "dir"} {
+		"bytes_sent", "elapsed_seconds", "recomputed", "task", "model_cid", "federation", "citation", "dir"} {
 		if raw[k] == nil {
 			t.Errorf("no %q in %s", k, out)
 		}
 	}
 	for _, k := range []string{"nation", "name", "peer_id", "pid", "rows", "train_rows", "test_rows", "model_cid", "bytes_sent",
-		"local", "federated", "pooled"} {
+		"state", "rounds", "in_model", "why", "local", "federated", "pooled"} {
 		if nodes[0][k] == nil {
 			t.Errorf("no %q in the nodes of %s", k, out)
 		}
@@ -114,6 +114,9 @@ func TestDemo(t *testing.T) {
 		t.Errorf("what is no terminal is steered as one: %q", &errs)
 	}
 
+	if !res.Recomputed || res.Story != nil {
+		t.Errorf("%+v", res)
+	}
 	if res.Schema != "village.demo/v1" || res.Rounds != 100 || res.TestRows != 254 || !strings.Contains(res.Citation, "10.24432/C52P4X") {
 		t.Errorf("%+v", res)
 	}
@@ -150,8 +153,11 @@ func TestDemo(t *testing.T) {
 		if n.Nation != w.nation || n.Name != w.name || n.TrainRows != w.train || n.TestRows != w.test || n.Rows != w.train+w.test {
 			t.Errorf("node %d: %+v", i, n)
 		}
-		if !n.ModelCID.Defined() || n.ModelCID != res.ModelCID {
+		if n.ModelCID == nil || !n.ModelCID.Defined() || *n.ModelCID != res.ModelCID {
 			t.Errorf("%s has the model %s, not %s", n.Name, n.ModelCID, res.ModelCID)
+		}
+		if n.State != Contributed || n.Rounds != 100 || !n.InModel || n.Why == "" {
+			t.Errorf("%s: %+v", n.Name, n)
 		}
 		if n.PID == 0 || n.BytesSent == 0 || n.Local.Accuracy == nil || n.Federated.ROCAUC == nil || n.Pooled.F1 == nil {
 			t.Errorf("node %d: %+v", i, n)

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,7 +42,7 @@ const (
 // The links that are cut, one after the other, early and late in the training.
 var (
 	cutEarly = [][2]string{{"zurich-a", "budapest-b"}, {"cleveland-a", "long-beach-a"}, {"budapest-a", "cleveland-b"}, {"cleveland-a", "budapest-a"}}
-	cutLate  = [][2]string{{"long-beach-a", "zurich-a"}, {"cleveland-a", "cleveland-b"}, {"budapest-a", "budapest-b"}}
+	cutLate  = [][2]string{{"long-beach-a", "zurich-a"}, {"cleveland-a", "cleveland-b"}}
 )
 
 // What the run promises.
@@ -285,6 +286,7 @@ func (r *run) disturbed(ctx context.Context, all []*hospital, steps uint64, link
 		return Result{}, err
 	}
 	res.Elapsed = s.elapsed().Seconds()
+	slices.SortStableFunc(s.faults, func(a, b Fault) int { return cmp.Compare(a.At, b.At) })
 	res.Story = &Story{Faults: s.faults}
 	for i := range res.Nodes {
 		res.Nodes[i].Rounds = uint64(len(s.rounds[i]))
@@ -298,11 +300,11 @@ func (s *story) tell() error {
 		share float64 // of the rounds that have begun by then
 		do    func() error
 	}{
-		{.1, s.join},
-		{.2, func() error { return s.cut(cutEarly) }},
+		{.2, s.join},
+		{.25, func() error { return s.cut(cutEarly) }},
 		{.45, s.restart},
 		{.6, s.lose},
-		{.75, func() error { return s.cut(cutLate) }},
+		{.7, func() error { return s.cut(cutLate) }},
 	} {
 		round := uint64(chapter.share * float64(s.pace.rounds))
 		err := until(s.ctx, func() (bool, error) { return s.reached() >= round, nil })

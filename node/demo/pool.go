@@ -15,11 +15,13 @@ import (
 const longer = 20
 
 // pooled is what a model of the same kind reaches that was trained on the rows
-// of all hospitals in one place. Only the demo has them.
+// of all hospitals in one place. Only the demo has them. Like the federated model
+// it is evaluated where no node was lost.
 type pooled struct {
 	results     task.Results // Local and Federated are both the pooled model's
-	testRows    int
-	differences int // test rows for which the federated model predicts another class
+	tests       []int        // each hospital's test rows
+	testRows    int          // those that it was evaluated on
+	differences int          // test rows for which the federated model predicts another class
 }
 
 // pool trains the pooled model with the task's encoding and penalty, and sets
@@ -59,6 +61,10 @@ func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, e
 	p := pooled{}
 	evaluations := map[record.NodeID]task.Evaluation{}
 	for i, h := range all {
+		p.tests = append(p.tests, len(tests[i].Rows))
+		if h.lost {
+			continue
+		}
 		counts, err := count(model, tests[i])
 		if err != nil {
 			return pooled{}, err
@@ -68,7 +74,7 @@ func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, e
 		if err != nil {
 			return pooled{}, err
 		}
-		p.testRows += len(tests[i].Rows)
+		p.testRows += p.tests[i]
 		p.differences += differ
 	}
 	p.results, err = task.ResultsOf(t, record.CID{}, content, task.Roster{}, enrolled, evaluations)

@@ -104,7 +104,7 @@ type Node struct {
 	Rows      uint64        `json:"rows"` // training and test
 	TrainRows uint64        `json:"train_rows"`
 	TestRows  uint64        `json:"test_rows"`
-	ModelCID  record.CID    `json:"model_cid"` // null where the node was lost
+	ModelCID  *record.CID   `json:"model_cid"` // null where the node was lost
 	BytesSent uint64        `json:"bytes_sent"`
 	State     State         `json:"state"`
 	Rounds    uint64        `json:"rounds"`   // its newest; with faults, how many of them gave an update
@@ -156,7 +156,7 @@ func (r Result) Write(out io.Writer) error {
 		fmt.Fprintln(w, "At every node that was not lost the same model and report:")
 	}
 	fmt.Fprintf(w, "model   %s\nreport  %s\n", r.ModelCID, r.report.Report)
-	fmt.Fprintf(w, "recomputed byte for byte: yes, from the updates that %d of %d nodes have signed for\n", len(r.verified.Signers), r.verified.Named)
+	fmt.Fprintf(w, "recomputed byte for byte: yes, as %d of the %d nodes have signed\n", len(r.verified.Signers), r.verified.Named)
 	if err := table.Classification(w, fmt.Sprintf("all rows (%s: 1 = disease)", r.report.Target), r.report.AllRows); err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (r Result) tell(w io.Writer) {
 	}
 	fmt.Fprintf(w, "\n%-16s %12s %12s\n", "", "with faults", "without")
 	fmt.Fprintf(w, "%-16s %10.1f s %10.1f s   (%+.1f %%)\n", "training took", r.Elapsed, r.FaultFree.Elapsed, 100*r.Extra)
-	fmt.Fprintf(w, "%-16s %12s %12s   on the %d test rows of those not lost\n\n", "accuracy",
+	fmt.Fprintf(w, "%-16s %12s %12s   (%d test rows of those not lost)\n\n", "accuracy",
 		short(r.Survivors.Accuracy), short(r.FaultFree.Accuracy), r.Survivors.TestRows)
 }
 
