@@ -1,6 +1,7 @@
 package member
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -130,7 +131,7 @@ func TestSiteRefuses(t *testing.T) {
 	}
 	// Without test rows a node can train; it says nothing of the model.
 	s := newSite(t, 0, newTask(5), only("train"))
-	e, err := s.Evaluate(Evaluate{CID: name("model"), Model: task.Model{Round: 1, Params: []float64{1, 0}, Scaling: dataset.Scaling{Mean: []float64{50}, SD: []float64{10}}}})
+	e, err := s.Evaluate(Evaluate{CID: name("model"), Model: task.Model{Round: 1, Params: []float64{1, 0}, Scaling: dataset.Scaling{Mean: []float64{50}, SD: []float64{10}}}}, nil)
 	if err != nil || e.Local.Rows != 0 || e.Federated.Check(2) != nil {
 		t.Errorf("%+v, %v", e, err)
 	}
@@ -169,7 +170,7 @@ func TestSiteTrain(t *testing.T) {
 	}
 	s := newSite(t, 1, tk, tables[1])
 	from := []float64{.3, -.2}
-	got, err := s.Train(Train{Round: 1, From: from, Roster: roster})
+	got, err := s.Train(Train{Round: 1, From: from, Roster: roster}, nil)
 	if err != nil || !slices.Equal(from, []float64{.3, -.2}) {
 		t.Fatal(from, err)
 	}
@@ -191,10 +192,10 @@ func TestSiteTrain(t *testing.T) {
 	// The rows stay as they are, whatever scaling they are seen under.
 	other := roster
 	other.CID, other.Scaling = name("other"), dataset.Scaling{Mean: []float64{0}, SD: []float64{100}}
-	if far, err := s.Train(Train{Round: 1, From: from, Roster: other}); err != nil || slices.Equal(far, got) {
+	if far, err := s.Train(Train{Round: 1, From: from, Roster: other}, nil); err != nil || slices.Equal(far, got) {
 		t.Errorf("another scaling comes to the same %v, %v", far, err)
 	}
-	if again, err := s.Train(Train{Round: 1, From: from, Roster: roster}); err != nil || !slices.Equal(again, got) {
+	if again, err := s.Train(Train{Round: 1, From: from, Roster: roster}, nil); err != nil || !slices.Equal(again, got) {
 		t.Errorf("%v, then %v, %v", got, again, err)
 	}
 }
@@ -208,7 +209,7 @@ func TestBatchesDifferByRoundAndNode(t *testing.T) {
 	for i := range nodes {
 		for round := range uint64(4) {
 			for range 2 {
-				params, err := newSite(t, i, tk, table).Train(Train{Round: round + 1, From: []float64{0, 0}, Roster: roster})
+				params, err := newSite(t, i, tk, table).Train(Train{Round: round + 1, From: []float64{0, 0}, Roster: roster}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -234,12 +235,12 @@ func TestSiteEvaluate(t *testing.T) {
 	s := newSite(t, 2, tk, table)
 	train, test := columns(t, table, "train"), columns(t, table, "test")
 	model := task.Model{Round: 3, Spec: tk.Spec(), Params: []float64{1.5, -.25}, Scaling: dataset.Scaling{Mean: []float64{20}, SD: []float64{3}}}
-	got, err := s.Evaluate(Evaluate{CID: name("model"), Model: model})
+	got, err := s.Evaluate(Evaluate{CID: name("model"), Model: model}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Alone: as many steps, on the own rows under their own scaling.
-	alone, err := tk.Spec().Train(Start(taskID, tk), byHand(train, train), learn.Training{Steps: 3 * int(tk.LocalSteps), Rate: tk.LearningRate, L2: tk.L2})
+	// Alone: as many steps, on the own rows under their own scaling, from zero.
+	alone, err := tk.Spec().Train([]float64{0, 0}, byHand(train, train), learn.Training{Steps: 3 * int(tk.LocalSteps), Rate: tk.LearningRate, L2: tk.L2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +260,7 @@ func TestSiteEvaluate(t *testing.T) {
 	}
 	// The federation's scaling does not touch what the node reaches alone.
 	model.Scaling = dataset.Scaling{Mean: []float64{-1e6}, SD: []float64{1e-3}}
-	again, err := s.Evaluate(Evaluate{CID: name("model"), Model: model})
+	again, err := s.Evaluate(Evaluate{CID: name("model"), Model: model}, nil)
 	if err != nil || !reflect.DeepEqual(again.Local, got.Local) || reflect.DeepEqual(again.Federated, got.Federated) {
 		t.Errorf("with another scaling of the model %+v, %v", again, err)
 	}
@@ -287,11 +288,11 @@ func TestRowsOfOneClass(t *testing.T) {
 		}
 		params := Start(taskID, tk)
 		for round := range uint64(50) {
-			if params, err = s.Train(Train{Round: round + 1, From: params, Roster: roster}); err != nil {
+			if params, err = s.Train(Train{Round: round + 1, From: params, Roster: roster}, nil); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
 		}
-		evaluation, err := s.Evaluate(Evaluate{Model: task.Model{Round: 50, Params: params, Scaling: roster.Scaling}})
+		evaluation, err := s.Evaluate(Evaluate{Model: task.Model{Round: 50, Params: params, Scaling: roster.Scaling}}, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -320,8 +321,35 @@ func TestParametersThatGrowTooLargeAreAnError(t *testing.T) {
 	roster := task.Roster{CID: name("roster"), Scaling: s.moments.Scaling()}
 	for _, steps := range []uint64{1, 100} { // finite, then not
 		s.task.LocalSteps = steps
-		if params, err := s.Train(Train{Round: 1, From: []float64{.01, 0}, Roster: roster}); err == nil || !strings.Contains(err.Error(), "rate") {
+		if params, err := s.Train(Train{Round: 1, From: []float64{.01, 0}, Roster: roster}, nil); err == nil || !strings.Contains(err.Error(), "rate") {
 			t.Errorf("%d steps: %v, %v", steps, params, err)
+		}
+	}
+}
+
+// Work says after each step that it gets on, and ends when it is told to.
+func TestSiteWorkIsWatched(t *testing.T) {
+	tk := newTask(7)
+	s := newSite(t, 0, tk, rows(1, 40))
+	enough := errors.New("enough")
+	for name, work := range map[string]func(func() error) error{
+		"train": func(progress func() error) error {
+			_, err := s.Train(Train{Round: 1, From: []float64{0, 0}, Roster: theRoster(t)}, progress)
+			return err
+		},
+		"evaluate": func(progress func() error) error {
+			model := task.Model{Round: 1, Params: []float64{0, 0}, Scaling: theRoster(t).Scaling}
+			_, err := s.Evaluate(Evaluate{CID: taskID, Model: model}, progress)
+			return err
+		},
+	} {
+		steps := uint64(0)
+		if err := work(func() error { steps++; return nil }); err != nil || steps != tk.LocalSteps {
+			t.Errorf("%s: %d steps, %v", name, steps, err)
+		}
+		steps = 0
+		if err := work(func() error { steps++; return enough }); !errors.Is(err, enough) || steps != 1 {
+			t.Errorf("%s: %d steps, %v", name, steps, err)
 		}
 	}
 }
