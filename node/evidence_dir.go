@@ -53,12 +53,12 @@ Then compare the CIDs and the peer IDs that it prints with those that you know.
 `, model)
 }
 
-// WriteEvidence checks evidence and writes it to dir, which must not exist or be
-// empty: all of it, or nothing. It returns the absolute path.
+// WriteEvidence writes evidence to dir, which must not exist or be empty: all of
+// it, where what was written holds, or nothing. It returns the absolute path.
 func WriteEvidence(dir string, e api.Evidence) (_ string, err error) {
-	v, err := VerifyEvidence(e)
+	_, content, err := sealed(e.Seal)
 	if err != nil {
-		return "", fmt.Errorf("the evidence does not hold: %w", err)
+		return "", fmt.Errorf("the seal: %w", err)
 	}
 	var in task.Inputs
 	if err := record.Decode(e.Inputs, &in); err != nil {
@@ -69,7 +69,7 @@ func WriteEvidence(dir string, e api.Evidence) (_ string, err error) {
 		return "", err
 	}
 	files := map[string][]byte{
-		readmeFile: readmeOf(v.CID), sealFile: e.Seal, taskFile: in.Task, rosterFile: roster, modelFile: e.Model,
+		readmeFile: readmeOf(content.Model), sealFile: e.Seal, taskFile: in.Task, rosterFile: roster, modelFile: e.Model,
 	}
 	for _, b := range in.Enrolments {
 		files[recordFile(enrolmentsDir, record.CIDOf(b))] = b
@@ -115,6 +115,9 @@ func WriteEvidence(dir string, e api.Evidence) (_ string, err error) {
 		if err != nil {
 			return "", err
 		}
+	}
+	if _, err := CheckEvidence(partial); err != nil {
+		return "", fmt.Errorf("the evidence does not hold: %w", err)
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err // it has been filled in between

@@ -369,7 +369,9 @@ func (n *Node) made(run *run, e member.Make) (member.Made, error) {
 		if err != nil {
 			return member.Made{}, err
 		}
-		in.Vectors = append(in.Vectors, vector)
+		if vector != nil { // it does not ride inside the update
+			in.Vectors = append(in.Vectors, vector)
+		}
 	}
 	proposed, err := n.store.Record(run.id)
 	if err != nil {

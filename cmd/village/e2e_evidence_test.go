@@ -36,8 +36,8 @@ func TestEvidence(t *testing.T) {
 	}
 	proposer.sees(datasets...)
 	var tasks, cids []string
-	for range 2 {
-		id := proposer.propose(trainers, "--target", "sick", "--rounds", "5")
+	for _, rounds := range []string{"5", "6"} {
+		id := proposer.propose(trainers, "--target", "sick", "--rounds", rounds)
 		for _, site := range trainers {
 			site.join(id)
 		}
@@ -97,10 +97,12 @@ func TestEvidence(t *testing.T) {
 	}
 	cmd := exec.Command("village", "model", "verify", "--evidence", dir, "--json")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(t.TempDir(), "none")}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	printed, err := cmd.Output()
 	var v api.Verified
 	if err := errors.Join(err, json.Unmarshal(printed, &v)); err != nil || v.Schema != "village.model.verify/v1" {
-		t.Fatalf("%v\n%s", err, printed)
+		t.Fatalf("%v\n%s%s", err, printed, &stderr)
 	}
 	proves(v)
 	for _, dir := range dirs {
