@@ -16,11 +16,22 @@ import (
 )
 
 // offline runs a command where there is no home and no daemon.
-func offline(t *testing.T, args ...string) answer {
-	t.Helper()
+func offline(args ...string) answer {
 	var stdout, stderr bytes.Buffer
 	code := run(context.Background(), args, &stdout, &stderr)
 	return answer{stdout.String(), stderr.String(), code}
+}
+
+// proven checks that what a site exports of a model proves it elsewhere.
+func proven(s *site, cid string) (v api.Verified) {
+	s.t.Helper()
+	dir := filepath.Join(s.t.TempDir(), "evidence")
+	s.ok("model", "export", cid, "--evidence", dir)
+	a := offline("model", "verify", cid, "--evidence", dir, "--json")
+	if err := json.Unmarshal([]byte(a.stdout), &v); err != nil || a.code != 0 {
+		s.t.Errorf("exit code %d, %v: %s", a.code, err, a.stderr)
+	}
+	return v
 }
 
 // TestEvidence: every node can prove a model, and what one of them exports
@@ -106,7 +117,7 @@ func TestEvidence(t *testing.T) {
 	}
 	proves(v)
 	for _, dir := range dirs {
-		if a := offline(t, "model", "verify", cid, "--evidence", dir); a.code != 0 || !strings.Contains(a.stdout, cid) {
+		if a := offline("model", "verify", cid, "--evidence", dir); a.code != 0 || !strings.Contains(a.stdout, cid) {
 			t.Errorf("exit code %d\n%s%s", a.code, a.stdout, a.stderr)
 		}
 	}
@@ -114,7 +125,7 @@ func TestEvidence(t *testing.T) {
 	// What was changed since.
 	fails := func(dir string, words ...string) {
 		t.Helper()
-		a := offline(t, "model", "verify", "--evidence", dir, "--json")
+		a := offline("model", "verify", "--evidence", dir, "--json")
 		var e api.Error
 		if err := json.Unmarshal([]byte(a.stderr), &e); err != nil || a.code != 1 || e.Next == "" || a.stdout != "" {
 			t.Fatalf("exit code %d, %v\n%s%s", a.code, err, a.stdout, a.stderr)
@@ -125,7 +136,7 @@ func TestEvidence(t *testing.T) {
 			}
 		}
 	}
-	if a := offline(t, "model", "verify", cids[1], "--evidence", dir); a.code != 1 || !strings.Contains(a.stderr, "not of "+cids[1]) {
+	if a := offline("model", "verify", cids[1], "--evidence", dir); a.code != 1 || !strings.Contains(a.stderr, "not of "+cids[1]) {
 		t.Errorf("another model's: exit code %d, %s", a.code, a.stderr)
 	}
 	var names []string
@@ -169,7 +180,7 @@ func TestEvidence(t *testing.T) {
 	put(t, filepath.Join(dir, "updates", "more.record"), contentOf(t, filepath.Join(dir, "seal.record")))
 	fails(dir, "updates/more.record")
 	os.Remove(filepath.Join(dir, "updates", "more.record"))
-	if a := offline(t, "model", "verify", "--evidence", dir); a.code != 0 {
+	if a := offline("model", "verify", "--evidence", dir); a.code != 0 {
 		t.Errorf("as it was, but %s", a.stderr)
 	}
 }

@@ -41,6 +41,10 @@ func TestLargeVectors(t *testing.T) {
 			t.Errorf("left out: %+v", c)
 		}
 	}
+	v := proven(s[2], cid)
+	if v.Parameters != 8*(features+1) {
+		t.Errorf("%d parameters recomputed", v.Parameters)
+	}
 	unharmed(t, s...)
 }
 
