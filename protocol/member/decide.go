@@ -111,8 +111,9 @@ func (m *Member) open(now time.Duration) bool {
 	if _, content, ok := m.finalVote.machine.Decided(); ok && m.roster.CID.Defined() && !m.sealed() {
 		// What is decided on was judged good by a quorum; a content that does
 		// not decode was not.
-		if record.Decode(content, &m.content) == nil {
-			m.set, m.sealedAt = setOf(m.content), now
+		var c task.FinalContent
+		if record.Decode(content, &c) == nil {
+			m.content, m.set, m.sealedAt = c, setOf(c), now
 		}
 	}
 	return m.roster.CID.Defined()

@@ -234,7 +234,7 @@ func (m *Member) Step(now time.Duration, event Event) []Effect {
 	case Received:
 		m.take(now, e)
 	case Enrol:
-		if m.own >= 0 && m.seats[m.own].enrolled == nil && !m.sealed() {
+		if m.own >= 0 && m.seats[m.own].enrolled == nil && !m.seats[m.own].left && !m.sealed() {
 			return []Effect{Publish{Kind: record.KindEnrolment, Body: e.Enrolment}}
 		}
 	case Leave:
@@ -279,7 +279,7 @@ func (m *Member) take(now time.Duration, r Received) {
 			s.enrolled = &task.Enrolled{CID: r.CID, Author: r.Author, Enrolment: body}
 			s.pace.start(now)
 			if m.enrolling.first == 0 {
-				m.enrolling.first = now
+				m.enrolling.first = max(now, 1)
 			}
 			m.enrolling.last = now
 			m.takeEarly(now, i)
@@ -296,6 +296,9 @@ func (m *Member) take(now time.Duration, r Received) {
 		}
 	case task.Leave:
 		s.left = true
+		if i == m.own {
+			m.training.busy = false // what it comes to is not published any more
+		}
 	case task.Beacon:
 		s.pace.heard(now)
 	case Ballot:
