@@ -31,8 +31,8 @@ import (
 var ErrClosed = errors.New("the vector exchange is closed")
 
 // ChunkStore keeps chunks by their SHA-256. Its methods are called by several
-// goroutines at the same time. What it has accepted it holds at least until the
-// fetch in progress is over, and is not in error to lose later.
+// goroutines at the same time. A chunk that it cannot return any more is fetched
+// again, and not served until then.
 type ChunkStore interface {
 	// PutChunk keeps a copy of b, which hashes to hash and has at most
 	// ChunkSize bytes. What it accepts from Provide must survive a crash.
@@ -73,12 +73,12 @@ type Exchange struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // streams that are served
 
-	mu      sync.Mutex // of all below, of the vectors, transfers, links and uploads
+	mu      sync.Mutex // of all below, and of what vectors, transfers, links and uploads say
 	closed  bool
 	vectors map[[32]byte]*vector
 	uploads map[[32]byte]map[*upload]struct{} // also of vectors that are not known yet
 	served  map[peer.ID]int                   // streams
-	pace    time.Duration                     // from the promise of a chunk to its last byte, smoothed
+	pace    time.Duration                     // from the promise of a chunk until the fetcher has it, smoothed
 }
 
 // vector is one that is served, whole or in part.
@@ -92,7 +92,7 @@ type vector struct {
 // given is what has become of a chunk that this node holds.
 type given struct {
 	times int       // promised, and delivered or on its way
-	until time.Time // when whoever got it first should have passed it on
+	until time.Time // when whoever got it last should have passed it on
 }
 
 const (
@@ -105,8 +105,8 @@ const (
 	moveTime = 15 * time.Second
 )
 
-// New serves vectors to, and fetches them from, the connected peers that allow
-// accepts. Exchanges of different federations have nothing to do with each
+// New serves vectors to, and fetches them from, the connected peers that allow,
+// which any goroutine may call, accepts. Exchanges of different federations have nothing to do with each
 // other. A nil log is silent.
 func New(h host.Host, federation string, store ChunkStore, allow func(peer.ID) bool, log *slog.Logger) *Exchange {
 	if log == nil {

@@ -141,6 +141,7 @@ type transfer struct {
 	links         map[peer.ID]*link
 	usual         time.Duration // that a chunk takes once it is its turn, smoothed
 	quiet         time.Duration // the exchange's, and more each time that it was too short
+	arrived       time.Time     // when the last chunk did
 	ticked        time.Time
 	over          bool
 }
@@ -149,13 +150,16 @@ type transfer struct {
 type link struct {
 	t    *transfer
 	peer peer.ID
-	asks chan ask // one at a time
+	wake chan struct{} // there is something to write
 	stop context.CancelCauseFunc
 
 	// Under the exchange's mutex.
 	open     bool
 	have     bitmap
-	asked    ask // count 0: none is to be answered
+	asked    ask  // count 0: none is to be answered
+	unsent   bool // asked is still to be written
+	got      bitmap
+	told     bitmap // the last got
 	promised []int
 	window   int       // how many it may be asked for at the same time
 	given    int       // chunks that it has delivered
@@ -244,12 +248,14 @@ func (t *transfer) miss(i int, err error) {
 
 // look opens links to connected peers.
 func (t *transfer) look() {
-	peers := t.x.host.Network().Peers()
+	peers := slices.DeleteFunc(t.x.host.Network().Peers(), func(p peer.ID) bool {
+		return !t.x.allow(p) || t.x.sources.shunned(p)
+	})
 	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
 	t.x.mu.Lock()
 	defer t.x.mu.Unlock()
 	for _, p := range peers {
-		if t.links[p] != nil || !t.x.allow(p) || t.x.sources.shunned(p) {
+		if t.links[p] != nil {
 			continue
 		}
 		if len(t.links) >= maxLinks {
@@ -257,7 +263,7 @@ func (t *transfer) look() {
 			return
 		}
 		ctx, stop := context.WithCancelCause(t.ctx)
-		l := &link{t: t, peer: p, asks: make(chan ask, 1), stop: stop, window: firstWindow}
+		l := &link{t: t, peer: p, wake: make(chan struct{}, 1), stop: stop, window: firstWindow}
 		t.links[p] = l
 		t.wg.Go(func() { l.run(ctx) })
 	}
@@ -330,65 +336,79 @@ func (t *transfer) elsewhere(not *link, set bitmap) bool {
 // schedule asks every peer that has time for something that it has. The
 // exchange's mutex is held.
 //
-// Chunks that a single peer has come first: it is asked for any of them, so that
-// it can give every fetcher others. Of the rest, those that few have come first,
-// and the peer that has given least is asked first.
+// First come the chunks that a single peer has: it is asked for any of them, so
+// that it can give every fetcher others. Of the rest, those that few have come
+// first, and those are asked first who still fetch themselves, and have given
+// least. One who has the whole, and may be the author, is not asked for much more
+// than its share.
 func (t *transfer) schedule() {
 	if t.over || t.missing.empty() {
 		return
 	}
 	var links []*link
-	var asked bitmap
+	var asked, once, twice bitmap // once, twice: what at least so many have
 	var holders [maxChunks]int
-	flight := t.v.announcement.all().without(t.missing).without(t.kept).count()
+	all := t.v.announcement.all()
+	flight, sources := all.without(t.missing).without(t.kept).count(), 0
+	relays := false // is there anybody who may have more soon?
+	now := time.Now()
 	for _, l := range t.links {
-		for i := range l.have.and(t.missing).all() {
+		have := l.have.and(t.missing)
+		for i := range have.all() {
 			holders[i]++
 		}
+		once, twice = once.or(have), twice.or(once.and(have))
 		asked = asked.or(l.asked.set)
 		flight += l.asked.count
-		if l.open {
+		if !l.have.empty() {
+			sources++
+		}
+		relays = relays || l.open && l.have != all
+		if l.open && l.asked.count == 0 && !now.Before(l.resume) {
 			links = append(links, l)
 		}
 	}
-	slices.SortFunc(links, func(a, b *link) int {
-		return cmp.Compare(a.given+len(a.promised), b.given+len(b.promised))
-	})
-	now := time.Now()
-	for _, l := range links {
+	request := func(l *link, set bitmap, alone bool) {
 		count := min(l.window-len(l.promised), maxFlight-flight)
-		if l.asked.count > 0 || count <= 0 || now.Before(l.resume) {
-			continue
+		if l.asked.count > 0 || count <= 0 || set.empty() {
+			return
 		}
-		var alone bitmap
-		var shared []int
-		for i := range l.have.and(t.missing).without(asked).all() {
-			if holders[i] == 1 {
-				alone.add(i)
-			} else {
-				shared = append(shared, i)
+		if !alone {
+			some := slices.Collect(set.all())
+			rand.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+			slices.SortStableFunc(some, func(i, j int) int { return cmp.Compare(holders[i], holders[j]) })
+			set = bitmap{}
+			for _, i := range some[:min(len(some), 2*count)] { // the rest is for others
+				set.add(i)
 			}
 		}
-		a := ask{count: count, patient: true, set: alone}
-		if alone.empty() {
-			a.patient = false
-			rand.Shuffle(len(shared), func(i, j int) { shared[i], shared[j] = shared[j], shared[i] })
-			slices.SortStableFunc(shared, func(i, j int) int { return cmp.Compare(holders[i], holders[j]) })
-			for _, i := range shared[:min(len(shared), 2*count)] {
-				a.set.add(i)
-			}
-		}
-		if a.set.empty() {
-			continue
-		}
-		a.count = min(a.count, a.set.count())
 		if !l.due() {
 			l.moved = now
 		}
-		l.asked = a
-		l.asks <- a // has room: the one before was answered
-		asked = asked.or(a.set)
-		flight += a.count
+		l.asked = ask{min(count, set.count()), alone && relays, set}
+		l.unsent = true
+		signal(l.wake)
+		asked = asked.or(set)
+		flight += l.asked.count
+	}
+	for _, l := range links {
+		request(l, l.have.and(t.missing).without(twice), true)
+	}
+	slices.SortFunc(links, func(a, b *link) int {
+		if aw, bw := a.have == all, b.have == all; aw != bw {
+			if aw {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(a.given+len(a.promised), b.given+len(b.promised))
+	})
+	share := len(t.v.announcement.Chunks) * 3 / 2 / max(1, sources)
+	for _, l := range links {
+		if l.have == all && l.given+len(l.promised) >= share && now.Sub(t.arrived) < t.usual {
+			continue // enough of it, while the others deliver
+		}
+		request(l, l.have.and(t.missing).without(asked), false)
 	}
 }
 
@@ -439,14 +459,12 @@ func (l *link) converse(ctx context.Context) error {
 	ctx, done := context.WithCancel(ctx)
 	defer done()
 	helpers.Go(func() {
-		var b []byte
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case a := <-l.asks:
-				b = a.append(b[:0])
-				if err := writeMoving(s, b); err != nil {
+			case <-l.wake:
+				if err := writeMoving(s, l.words()); err != nil {
 					l.stop(err)
 					return
 				}
@@ -460,6 +478,21 @@ func (l *link) converse(ctx context.Context) error {
 	err = l.read(s, pieces)
 	_ = s.Reset() // frees the one who writes
 	return err
+}
+
+// words are the frames to be written: what was got before what is asked for.
+func (l *link) words() (b []byte) {
+	l.t.x.mu.Lock()
+	defer l.t.x.mu.Unlock()
+	if l.got != l.told {
+		l.told = l.got
+		b = appendBitmap(b, kindGot, l.got)
+	}
+	if l.unsent {
+		l.unsent = false
+		b = l.asked.append(b)
+	}
+	return b
 }
 
 // piece is some bytes of a chunk in their place.
@@ -549,7 +582,7 @@ func (l *link) answered(set bitmap) error {
 	l.t.x.mu.Lock()
 	defer l.t.x.mu.Unlock()
 	a, now := l.asked, time.Now()
-	if a.count == 0 || set.count() > a.count || !set.without(a.set).empty() {
+	if a.count == 0 || l.unsent || set.count() > a.count || !set.without(a.set).empty() {
 		return fmt.Errorf("%w: it promises what was not asked for", errGarbage)
 	}
 	l.asked = ask{}
@@ -593,7 +626,7 @@ func (l *link) arrived() {
 		l.t.usual = took
 	}
 	l.t.usual += (took - l.t.usual) / 8
-	l.turn = now
+	l.turn, l.t.arrived = now, now
 	l.promised = l.promised[1:]
 	if len(l.promised) == 0 && l.asked.count > 0 {
 		// The peer had to wait for an ask: have more under way next time.
@@ -641,6 +674,8 @@ func (l *link) keep(i int, b []byte) {
 	t.x.mu.Lock()
 	defer t.x.mu.Unlock()
 	l.given++
+	l.got.add(i)
+	signal(l.wake)
 	t.kept.add(i)
 	t.v.have.add(i)
 	t.x.changed(t.id)

@@ -25,7 +25,9 @@ type upload struct {
 	// Under the exchange's mutex.
 	told    bitmap // the last have
 	answer  *bitmap
-	promise []promised
+	promise []promised // still to be sent
+	unheard []promised // sent; nothing was heard of them yet
+	got     bitmap     // what it said it got
 }
 
 type promised struct {
@@ -106,11 +108,11 @@ func (x *Exchange) subscribe(u *upload) {
 	signal(u.wake)
 }
 
-// unsubscribe also frees what was promised and not delivered for others.
+// unsubscribe also frees for others what was promised and maybe never came.
 func (x *Exchange) unsubscribe(u *upload) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, p := range u.promise {
+	for _, p := range append(u.promise, u.unheard...) {
 		p.v.given[p.chunk] = given{times: max(0, p.v.given[p.chunk].times-1)}
 	}
 	delete(x.uploads[u.id], u)
@@ -122,20 +124,37 @@ func (x *Exchange) unsubscribe(u *upload) {
 // read answers asks until the stream ends.
 func (u *upload) read(ctx context.Context, r io.Reader) error {
 	for {
-		a, err := readAsk(r)
+		kind, _, err := readHead(r)
 		if err != nil {
 			return err
 		}
-		some, err := u.take(a)
-		if err != nil {
-			return err
-		}
-		if !some {
-			// It will ask again. Not more often than this.
-			select {
-			case <-ctx.Done():
-			case <-time.After(5 * time.Millisecond):
+		switch kind {
+		case kindGot:
+			set, err := readBitmap(r)
+			if err != nil {
+				return err
 			}
+			if err := u.heard(set); err != nil {
+				return err
+			}
+		case kindAsk:
+			a, err := readAsk(r)
+			if err != nil {
+				return err
+			}
+			some, err := u.take(a)
+			if err != nil {
+				return err
+			}
+			if !some {
+				// It will ask again. Not more often than this.
+				select {
+				case <-ctx.Done():
+				case <-time.After(5 * time.Millisecond):
+				}
+			}
+		default:
+			return fmt.Errorf("%w: frame of kind %d from a fetcher", errGarbage, kind)
 		}
 	}
 }
@@ -145,7 +164,7 @@ func (u *upload) take(a ask) (some bool, err error) {
 	x := u.x
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if u.answer != nil || len(u.promise)+a.count > maxWindow {
+	if u.answer != nil || len(u.promise)+len(u.unheard)+a.count > maxWindow {
 		return false, fmt.Errorf("%w: it asks for more than it may", errGarbage)
 	}
 	var set bitmap
@@ -154,9 +173,8 @@ func (u *upload) take(a ask) (some bool, err error) {
 		for _, i := range v.pick(a, now) {
 			set.add(i)
 			g := &v.given[i]
-			if g.times++; g.times == 1 {
-				g.until = now.Add(clamp(4*x.pace, time.Second, moveTime))
-			}
+			g.times++
+			g.until = now.Add(clamp(4*x.pace, x.quiet, moveTime))
 		}
 		for i := range set.all() {
 			u.promise = append(u.promise, promised{i, v, now})
@@ -169,15 +187,19 @@ func (u *upload) take(a ask) (some bool, err error) {
 
 func clamp(d, least, most time.Duration) time.Duration { return min(max(d, least), most) }
 
+// maxGiven: a chunk that was given so often is given to anybody at any time.
+const maxGiven = 8
+
 // pick chooses what to promise: what has been given least. Of a whole vector, no
-// chunk goes out a second time to a fetcher that can wait while the one who got
-// it first can be expected to pass it on. The exchange's mutex is held.
+// chunk goes out again to a fetcher that can wait while the one who got it last
+// can be expected to pass it on, but for one that nobody ever passes on. The
+// exchange's mutex is held.
 func (v *vector) pick(a ask, now time.Time) []int {
 	whole := v.have == v.announcement.all()
 	var out []int
 	for i := range v.have.and(a.set).all() {
 		g := v.given[i]
-		if whole && a.patient && g.times == 1 && now.Before(g.until) {
+		if whole && a.patient && g.times > 0 && g.times < maxGiven && now.Before(g.until) {
 			continue
 		}
 		out = append(out, i)
@@ -279,22 +301,44 @@ func (u *upload) load(p promised) ([]byte, error) {
 	return b, nil
 }
 
-// delivered ends the promise in turn.
+// delivered ends the turn of a promise.
 func (u *upload) delivered() {
 	u.x.fetchers.forgive(u.peer)
 	u.x.mu.Lock()
 	defer u.x.mu.Unlock()
-	now := time.Now()
-	p := u.promise[0]
+	u.unheard = append(u.unheard, u.promise[0])
 	u.promise = u.promise[1:]
-	took := now.Sub(p.since)
-	if u.x.pace == 0 {
-		u.x.pace = took
+	u.settle()
+}
+
+// heard takes what the fetcher has got, and serves by now.
+func (u *upload) heard(set bitmap) error {
+	x := u.x
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if set == u.got || !u.got.without(set).empty() {
+		return fmt.Errorf("%w: it says that it got nothing", errGarbage)
 	}
-	u.x.pace += (took - u.x.pace) / 8
-	if g := &p.v.given[p.chunk]; g.times == 1 {
-		g.until = now.Add(clamp(2*u.x.pace, 300*time.Millisecond, 5*time.Second))
-	}
+	u.got = set
+	u.settle()
+	return nil
+}
+
+// settle closes the books on what was sent and got. The exchange's mutex is held.
+func (u *upload) settle() {
+	x, now := u.x, time.Now()
+	u.unheard = slices.DeleteFunc(u.unheard, func(p promised) bool {
+		if !u.got.has(p.chunk) {
+			return false
+		}
+		took := now.Sub(p.since)
+		if x.pace == 0 {
+			x.pace = took
+		}
+		x.pace += (took - x.pace) / 8
+		p.v.given[p.chunk].until = now.Add(clamp(4*x.pace, 200*time.Millisecond, moveTime))
+		return true
+	})
 }
 
 // maxSlots chunks are sent at the same time, and one to each peer.

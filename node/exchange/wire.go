@@ -12,13 +12,15 @@ import (
 // ask at a time. The holder tells what it has, first and whenever that changes,
 // and answers each ask by a promise of some of the chunks asked for, or of none
 // for now; then the bytes of the promised chunks follow in ascending order, in
-// pieces between which other frames may stand.
+// pieces between which other frames may stand. The fetcher says what it got, as
+// soon as others can have it from there.
 const (
 	kindHello   = 1 // fetcher: the ID of an announcement
 	kindAsk     = 2 // fetcher: at most how many, whether it can wait, out of which chunks
 	kindHave    = 3 // holder: all chunks that it has; differs from the one before
 	kindPromise = 4 // holder: the chunks that it will send
 	kindPiece   = 5 // holder: the next bytes of the chunk in turn
+	kindGot     = 6 // fetcher: all chunks that this holder sent and that it now has itself
 
 	headLen = 5
 	askLen  = 2 + bitmapLen
@@ -26,7 +28,7 @@ const (
 	// Noise (65519 bytes).
 	maxPiece = 65519 - 12 - headLen
 
-	// So many chunks may be promised and not delivered on one stream.
+	// So many chunks may be asked for and not got on one stream.
 	maxWindow = 8
 )
 
@@ -52,7 +54,7 @@ func readHead(r io.Reader) (kind byte, n int, err error) {
 		least, most = 32, 32
 	case kindAsk:
 		least, most = askLen, askLen
-	case kindHave, kindPromise:
+	case kindHave, kindPromise, kindGot:
 		least, most = bitmapLen, bitmapLen
 	case kindPiece:
 		least, most = 1, maxPiece
@@ -108,13 +110,6 @@ func (a ask) append(b []byte) []byte {
 }
 
 func readAsk(r io.Reader) (ask, error) {
-	kind, _, err := readHead(r)
-	if err != nil {
-		return ask{}, err
-	}
-	if kind != kindAsk {
-		return ask{}, fmt.Errorf("%w: frame of kind %d instead of an ask", errGarbage, kind)
-	}
 	var b [askLen]byte
 	if err := readBody(r, b[:]); err != nil {
 		return ask{}, err
