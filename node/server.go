@@ -388,14 +388,13 @@ func (n *Node) summary(run *run) api.TaskSummary {
 }
 
 // undecided names the nodes that have to speak before a decision, and how many
-// are needed. Where so many have fallen silent that there are too few updates to
-// decide on, it is these.
+// are needed. Where so many are silent that there will be none, it is these.
 func (n *Node) undecided(run *run) (missing []record.NodeID, quorum int) {
 	missing = []record.NodeID{}
 	if due, quorum := run.member.Undecided(); quorum > 0 {
 		return append(missing, due...), quorum
 	}
-	if run.member.Stage() != member.Sealing || len(run.member.WaitingFor()) > 0 {
+	if stage := run.member.Stage(); stage != member.Training && stage != member.Sealing {
 		return missing, 0
 	}
 	for _, id := range run.task.Nodes {
@@ -403,7 +402,11 @@ func (n *Node) undecided(run *run) (missing []record.NodeID, quorum int) {
 			missing = append(missing, id)
 		}
 	}
-	return missing, agree.Quorum(len(run.task.Nodes))
+	quorum = agree.Quorum(len(run.task.Nodes))
+	if len(run.task.Nodes)-len(missing) >= quorum {
+		return []record.NodeID{}, 0
+	}
+	return missing, quorum
 }
 
 func (n *Node) showTask(ctx context.Context, cid record.CID, schema string) (api.ShownTask, error) {

@@ -64,6 +64,9 @@ func TestJSONAnswers(t *testing.T) {
 	says(a, "member", "list")
 	says(a, "member", "add", nobody)
 	says(a, "member", "remove", nobody)
+	says(b, "peer", "add", a.address)
+	says(b, "peer", "remove", a.id)
+	says(b, "peer", "add", a.address)
 
 	// A file with all that a manifest can say, of rows enough for percentiles.
 	rows := file(t, func() string {
@@ -89,7 +92,9 @@ func TestJSONAnswers(t *testing.T) {
 	var added api.AddedDataset
 	read(t, says(a, "dataset", "add", rows, "--name", "things", "--target", "big", "--split", "side", "--domain", "things",
 		"--licence", "CC0-1.0", "--description", "Things of all sizes", "--levels", "colour=red,blue"), &added)
-	b.add("things", rows, "--target", "big", "--split", "side", "--levels", "colour=red,rare,blue")
+	if answer := b.ok("dataset", "add", rows, "--name", "things", "--target", "big", "--split", "side", "--levels", "colour=red,rare,blue", "--json"); !strings.Contains(answer, `"hints":[]`) {
+		t.Errorf("without hints: %s", answer)
+	}
 	dataset := added.CID.String()
 	a.sees(dataset)
 	b.sees(dataset)
@@ -113,7 +118,9 @@ func TestJSONAnswers(t *testing.T) {
 	says(a, "model", "report", cid)
 	says(a, "model", "export", cid, "--out", filepath.Join(t.TempDir(), "m"))
 	says(a, "model", "verify", cid)
-	says(a, "model", "predict", cid, "--in", file(t, "size\n3\n900\n"))
+	says(a, "model", "predict", cid, "--in", file(t, "size\n3\n?\n900\n"))
+	read(t, a.ok("task", "propose", "--name", "other", "--target", "big", "--features", "size", "--nodes", a.id, "--json"), &proposed)
+	says(a, "task", "leave", proposed.CID.String())
 	bad := a.run("task", "show", unknownCID, "--json")
 	shape("error", bad.stderr)
 	golden(t, "e2e/json.golden", all.String())

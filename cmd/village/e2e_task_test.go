@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/csv"
 	"encoding/json"
 	"os"
@@ -206,7 +205,8 @@ func TestSoftmax(t *testing.T) {
 }
 
 // TestBackAfterAll: a node that was down while the others published and
-// enrolled has it all when it is back, and the task runs to its end.
+// enrolled has it all when it is back, and the task, which had no quorum without
+// it, runs to its end.
 func TestBackAfterAll(t *testing.T) {
 	t.Parallel()
 	s := federation(t, "budapest", "zurich", "cleveland")
@@ -224,13 +224,18 @@ func TestBackAfterAll(t *testing.T) {
 	}
 	s[1].sees(missed[0])
 	s[0].sees(missed[1])
-	id := s[0].propose(s, "--target", "sick", "--rounds", "10")
+	id := s[1].propose([]*site{s[0], late}, "--target", "sick", "--rounds", "10")
 	s[0].join(id)
-	s[1].join(id)
 	for _, site := range s[:2] {
 		v := site.follow(id, func(v api.ShownTask) bool { return len(v.WaitingFor) == 1 })
 		if v.Stage != api.StageEnrolling || v.WaitingFor[0].String() != late.id {
 			t.Errorf("stage %s, waiting for %s, not for the node that is down", v.Stage, v.WaitingFor)
+		}
+		// It is down and has not enrolled, but its manifest is here.
+		for _, command := range [][]string{{"status"}, {"task", "list"}, {"task", "show", id}} {
+			if text := site.ok(command...); !strings.Contains(text, "enrolling, waiting for HUN cleveland") {
+				t.Errorf("%s does not call the node that is down by its name\n%s", command, text)
+			}
 		}
 	}
 	if v := s[1].status(); len(v.Tasks) != 1 || len(v.Tasks[0].WaitingFor) != 1 || v.Tasks[0].WaitingFor[0].String() != late.id {
@@ -240,15 +245,7 @@ func TestBackAfterAll(t *testing.T) {
 	late.start()
 	late.sees(append(missed, lateRows)...)
 	late.hears(id)
-	late.follow(id, func(v api.ShownTask) bool {
-		enrolled := 0
-		for _, n := range v.Nodes {
-			if n.Enrolled {
-				enrolled++
-			}
-		}
-		return enrolled == 2
-	})
+	late.follow(id, func(v api.ShownTask) bool { return nodeOf(v, s[0]).Enrolled })
 	late.join(id)
 	model(t, id, s...)
 	unharmed(t, s...)
@@ -342,12 +339,16 @@ func TestStop(t *testing.T) {
 	var shown api.ShownTask
 	s.json(&shown, "task", "show", id)
 	go func() {
-		watched <- client.WatchTask(context.Background(), shown.CID, func(api.ShownTask) error {
+		watched <- client.WatchTask(s.ctx, shown.CID, func(api.ShownTask) error {
 			close(watching)
 			return nil
 		})
 	}()
-	<-watching
+	select {
+	case <-watching:
+	case err := <-watched:
+		t.Fatalf("watching: %v", err)
+	}
 	begun := time.Now()
 	if code := s.end(syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d", code)

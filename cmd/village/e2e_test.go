@@ -37,7 +37,8 @@ type site struct {
 	address string // of the daemon
 	log     string // file with all that its daemons wrote to stderr
 	process *exec.Cmd
-	ended   chan struct{} // closed when the process has ended
+	ended   chan struct{}   // closed when the process has ended
+	ctx     context.Context // bounds what is asked of the daemons in all of the test
 }
 
 // federation makes homes that know the federation's name and nothing of each
@@ -61,6 +62,9 @@ func federationOf(t *testing.T) string {
 func newSite(t *testing.T, dir, federation, name string) *site {
 	t.Helper()
 	s := &site{t: t, home: filepath.Join(dir, name), log: filepath.Join(t.TempDir(), name+".log")}
+	var cancel context.CancelFunc
+	s.ctx, cancel = context.WithTimeout(context.Background(), 2*patience)
+	t.Cleanup(cancel)
 	var v api.Init
 	s.json(&v, "init", "--nation", "HUN", "--name", name, "--federation", federation,
 		"--listen", fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", freePort(t)), "--no-mdns")
@@ -264,7 +268,7 @@ func connect(sites ...*site) {
 // status asks for the status.
 func (s *site) status() api.Status {
 	s.t.Helper()
-	v, err := s.client().Status(context.Background())
+	v, err := s.client().Status(s.ctx)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -281,7 +285,7 @@ func (s *site) add(name, file string, flags ...string) string {
 func (s *site) sees(cids ...string) {
 	s.t.Helper()
 	eventually(s.t, s.home+" lists every dataset", func() bool {
-		v, err := s.client().Datasets(context.Background(), false, "")
+		v, err := s.client().Datasets(s.ctx, false, "")
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -305,7 +309,7 @@ func (s *site) propose(sites []*site, flags ...string) string {
 func (s *site) hears(task string) {
 	s.t.Helper()
 	eventually(s.t, s.home+" has heard of the task", func() bool {
-		v, err := s.client().Tasks(context.Background())
+		v, err := s.client().Tasks(s.ctx)
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -329,7 +333,7 @@ func (s *site) follow(task string, wanted func(api.ShownTask) bool) api.ShownTas
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
 	var last api.ShownTask
 	err = s.client().WatchTask(ctx, cid, func(t api.ShownTask) error {

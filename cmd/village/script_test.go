@@ -200,8 +200,10 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	stdout, err := r.cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(r.cmd.Start())
+	hangs := time.AfterFunc(patience, func() { r.cmd.Process.Kill() })
 	out := bufio.NewReader(stdout)
 	line, err := out.ReadString('\n')
+	hangs.Stop()
 	go func() {
 		io.Copy(io.Discard, out)
 		close(r.drain)
@@ -226,7 +228,9 @@ func finish(ts *testscript.TestScript, args []string, signal os.Signal) error {
 	r := p[args[0]]
 	delete(p, args[0])
 	ts.Check(r.cmd.Process.Signal(signal))
+	hangs := time.AfterFunc(patience, func() { r.cmd.Process.Kill() })
 	err := r.wait()
+	hangs.Stop()
 	ts.Logf("%s wrote:\n%s", args[0], r.stderr.b.String())
 	return err
 }
