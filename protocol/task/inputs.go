@@ -56,6 +56,25 @@ func ModelOf(id record.CID, t Task, roster Roster, c FinalContent, params [][]fl
 	}, nil
 }
 
+// covers checks that a final set speaks of every named node once, in their order.
+func (c FinalContent) covers(nodes []record.NodeID) error {
+	parts, outs := c.Parts, c.Out
+	for _, id := range nodes {
+		switch {
+		case len(parts) > 0 && parts[0].Node == id:
+			parts = parts[1:]
+		case len(outs) > 0 && outs[0].Node == id:
+			outs = outs[1:]
+		default:
+			return fmt.Errorf("it does not say what became of %s", id)
+		}
+	}
+	if len(parts)+len(outs) > 0 {
+		return errors.New("it speaks of nodes that the task does not name")
+	}
+	return nil
+}
+
 // Verified is what [Verify] has found to hold.
 type Verified struct {
 	ID      record.CID // of the task
@@ -109,6 +128,9 @@ func Verify(seal []byte, in Inputs, model []byte) (Verified, error) {
 		if params[i], err = in.part(i, p, late, v, federation); err != nil {
 			return v, fmt.Errorf("the update of %s: %w", p.Node, err)
 		}
+	}
+	if err := v.Content.covers(v.Task.Nodes); err != nil {
+		return v, fmt.Errorf("the seal: %w", err)
 	}
 	if v.Model, err = ModelOf(v.ID, v.Task, roster, v.Content, params); err != nil {
 		return v, err
