@@ -261,7 +261,7 @@ func (n *Node) addPeer(ctx context.Context, a api.AddPeer) (any, error) {
 			"%s hung up: it is in a closed federation that does not list this node; the address is kept, for when it does", id)
 	case unreachable:
 		return nil, api.Fail(api.CodeFailed, "village peer remove "+id.String(),
-			"%s cannot be reached yet; the address is kept, and the daemon goes on trying: %s", id, strings.Join(strings.Fields(problem.Error()), " "))
+			"%s cannot be reached yet (%s); the address is kept, and the daemon goes on trying", id, strings.Join(strings.Fields(problem.Error()), " "))
 	}
 	return n.peers("village.peer.add/v1"), nil
 }

@@ -170,7 +170,9 @@ func TestBadInput(t *testing.T) {
 		t.Errorf("next: %s", e.Next)
 	}
 	here.ok("task", "join", both, "--dataset", again)
-	model(t, both, here)
+	for _, id := range []string{task, both} {
+		model(t, id, here, there) // before the one that the other would fetch from is stopped
+	}
 
 	// Nothing is lost: not now, not after a restart, and the rest goes on.
 	all := []string{dataset, far, few, one, same, infinite, again}
