@@ -486,7 +486,7 @@ func TestTerminal(t *testing.T) {
 	p := newProgress(&b, []*hospital{{nation: "HUN", name: "budapest"}, {nation: "CHE", name: "zurich"}})
 	p.width = 30
 	p.say("training")
-	p.task(1, api.ShownTask{TaskSummary: api.TaskSummary{Stage: "training", Round: 3, Rounds: 100}})
+	p.task(1, api.ShownTask{TaskSummary: api.TaskSummary{Joined: true, Stage: "training", Round: 3, Rounds: 100}})
 	p.set(0, "–") // no change
 	p.end()
 	want := "\r\x1b[2Ktraining\n\r\x1b[2K  HUN budapest      0 rows  –\n\r\x1b[2K  CHE zurich        0 rows  –\n" +

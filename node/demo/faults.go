@@ -8,8 +8,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"village/node/api"
@@ -50,6 +52,9 @@ const (
 	mostExtra      = .1   // of elapsed time; a busy machine may break it
 	mostDifference = .005 // of accuracy
 )
+
+// calibration is how long the machine's own step is measured.
+const calibration = 200 * time.Millisecond
 
 // How long the nodes may take to notice that a link is cut or mended.
 const (
@@ -146,20 +151,35 @@ func (r *run) calibrate(all []*hospital) (steps uint64, err error) {
 		}
 		dataset.MomentsOf(samples[i]).Scaling().Apply(samples[i])
 	}
+	// Measured in time of the processor, so that it does not matter what else
+	// the machine does now. It can be no faster than the largest hospital.
+	var rows, most int
+	for _, s := range samples {
+		rows, most = rows+s.N, max(most, s.N)
+	}
+	share := max(float64(most)/float64(rows), 1/float64(runtime.GOMAXPROCS(0)))
 	for steps = 1000; ; steps *= 2 {
-		begin := time.Now()
-		err := each(context.Background(), all, func(_ context.Context, i int, _ *hospital) error {
-			_, err := spec.Train(make([]float64, spec.Params()), samples[i], learn.Training{Steps: int(steps), Rate: 1 / float64(steps), L2: t.L2})
-			return err
-		})
-		if err != nil {
-			return 0, err
+		begin := cpuTime()
+		for _, s := range samples {
+			_, err := spec.Train(make([]float64, spec.Params()), s, learn.Training{Steps: int(steps), Rate: 1 / float64(steps), L2: t.L2})
+			if err != nil {
+				return 0, err
+			}
 		}
-		if took := time.Since(begin); took > r.pace.round/4 || steps > task.MaxLocalSteps {
-			fit := float64(steps) * float64(r.pace.round) / float64(took)
+		if took := cpuTime() - begin; took > calibration {
+			fit := float64(steps) * float64(r.pace.round) / (float64(took) * share)
 			return uint64(min(fit, task.MaxLocalSteps, task.MaxSteps/float64(r.pace.rounds))), nil
 		}
 	}
+}
+
+// cpuTime is the time that this process has had of a processor.
+func cpuTime() time.Duration {
+	var used syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &used) != nil {
+		return 0 // not reached: the arguments are right
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // pair names a link: its second node dials the first.

@@ -226,6 +226,7 @@ func TestLink(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		c.SetDeadline(time.Now().Add(10 * time.Second)) // a broken link must not hang
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
