@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"village/node/api"
@@ -20,9 +19,6 @@ import (
 	"village/protocol/task"
 	"village/storage"
 )
-
-// adding keeps two versions of one dataset from being numbered alike.
-var adding sync.Mutex
 
 // addDataset cleans a file's rows, keeps them at home, and publishes the
 // manifest.
@@ -51,8 +47,8 @@ func (n *Node) addDataset(a api.AddDataset) (api.AddedDataset, error) {
 	commitment := sha256.Sum256(append(slices.Clone(salt), rows...))
 	manifest.Commitment = commitment[:]
 
-	adding.Lock()
-	defer adding.Unlock()
+	n.adding.Lock()
+	defer n.adding.Unlock()
 	slot := record.Slot{Kind: record.KindManifest, Subject: manifest.Name, Author: n.home.ID}
 	version := uint64(1)
 	if held := n.store.Held(slot); len(held) > 0 {

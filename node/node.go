@@ -45,6 +45,8 @@ type Node struct {
 	final   map[string]bool        // tasks whose final set is decided on, by group
 	beacons map[record.Slot]uint64 // newest numbers
 
+	adding sync.Mutex // keeps two versions of one dataset from being numbered alike
+
 	loop       chan func() // what the one goroutine that owns runs does next
 	runs       map[record.CID]*run
 	recovering bool          // machines listen and do nothing
