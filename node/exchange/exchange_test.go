@@ -692,9 +692,7 @@ func TestCancelFreesEverything(t *testing.T) {
 	if _, err := n[1].Fetch(ctx, a); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	if n := running("exchange.(*link)"); n > 0 {
-		t.Errorf("%d goroutines of the fetch run on", n)
-	}
+	until(t, "no goroutine of the fetch runs", func() bool { return running("exchange.(*link)") == 0 })
 	until(t, "the other side has ended too", func() bool {
 		n[0].mu.Lock()
 		defer n[0].mu.Unlock()
@@ -713,9 +711,7 @@ func TestCancelFreesEverything(t *testing.T) {
 	}
 	n[0].Close()
 	n[1].Close()
-	if n := running("exchange.(*"); n > 0 {
-		t.Errorf("%d goroutines run after Close", n)
-	}
+	until(t, "no goroutine runs after Close", func() bool { return running("exchange.(*") == 0 })
 	if _, err := n[1].Fetch(t.Context(), Announce([]byte("x"))); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
