@@ -492,6 +492,26 @@ func TestFetch(t *testing.T) {
 	if evaluate := of[Evaluate](effects); len(evaluate) != 1 || evaluate[0].CID != model {
 		t.Errorf("effects %+v", effects)
 	}
+	// It is not done before, even where it had made the model for its vote, and an
+	// update of it has been overtaken since.
+	m = table(t, 19, 19, 19)
+	m.training.busy = false
+	c := final(t, 19, model)
+	m.make(c)
+	m.Step(second, Made{Set: setOf(c), Model: model, Inputs: name("inputs")})
+	m.Step(second, updated(t, 2, 20))
+	m.Step(second, edited(updated(t, 2, 21), func(u *task.Update) { u.Previous = 20 }))
+	effects = m.Step(second, certificate(t, task.TopicFinal, c))
+	for i := range nodes {
+		m.Step(second, evaluated(i, model))
+	}
+	if fetch := of[Fetch](effects); len(fetch) != 1 || m.Stage() != Evaluating || len(m.WaitingFor()) != 0 {
+		t.Errorf("%s, effects %+v", m.Stage(), effects)
+	}
+	m.Step(second, Fetched{Updates: []Received{updated(t, 2, 19)}})
+	if cid, made := m.Model(); m.Stage() != Done || cid != model || !slices.Equal(made.Params, mean(t, 19, 19, 19)) {
+		t.Errorf("%s, model %s", m.Stage(), cid)
+	}
 	// Where gossip is quicker than the fetch, its work is not needed.
 	m = table(t, 20, 20, 17)
 	only[Fetch](t, m.Step(second, certificate(t, task.TopicFinal, final(t, 20, model))))

@@ -387,3 +387,17 @@ func TestTheStateIsAFunctionOfTheRecords(t *testing.T) {
 		}
 	})
 }
+
+func TestHistories(t *testing.T) {
+	seeds := uint64(200)
+	if testing.Short() {
+		seeds = 40
+	}
+	for seed := range seeds {
+		tk := newTask(1 + seed%12)
+		if seed%2 == 0 {
+			tk.Rounds, tk.Tolerance = 60, .01
+		}
+		history(t, tk, seed)
+	}
+}

@@ -14,7 +14,8 @@ func (m *Member) Stage() Stage {
 		return Sealing
 	case !m.sealed():
 		return Training
-	case !m.made[m.set].Model.Defined() || len(m.WaitingFor()) > 0:
+	}
+	if model, _ := m.Model(); !model.Defined() || len(m.WaitingFor()) > 0 {
 		return Evaluating
 	}
 	return Done
