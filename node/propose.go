@@ -155,6 +155,9 @@ func (n *Node) join(ctx context.Context, j api.Join) (api.Joined, error) {
 		n.step(run, member.Enrol{Enrolment: site.Enrolment(cid, config.Nation, config.Name)})
 		enrolled, ok = run.member.Enrolment(n.home.ID)
 		why = run.err
+		if text := n.lastError.Load(); why == "" && text != nil {
+			why = *text + "; it is tried again"
+		}
 	}); err != nil {
 		return api.Joined{}, err
 	}

@@ -21,6 +21,7 @@ import (
 	"village/protocol/member"
 	"village/protocol/record"
 	"village/protocol/task"
+	"village/storage"
 )
 
 // maxRequest is the largest body of a request in bytes.
@@ -161,6 +162,9 @@ func byCID(f func(context.Context, record.CID) (any, error)) func(*http.Request)
 
 func fail(w http.ResponseWriter, err error) {
 	e := api.AsError(err)
+	if errors.Is(err, storage.ErrFull) {
+		e = api.Fail(e.Code, "village status, which shows how much is free", "%v", err)
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(e.HTTPStatus())
 	json.NewEncoder(w).Encode(e)

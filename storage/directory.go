@@ -165,9 +165,16 @@ func (s *Store) Bytes() uint64 {
 // FreeBytes returns what this user may still write to the store's file system,
 // in bytes; 0 where the system does not say.
 func (s *Store) FreeBytes() uint64 {
+	free, _ := s.fileSystem()
+	return free
+}
+
+// fileSystem returns what this user may still write to the store's file system
+// and how large it is, in bytes.
+func (s *Store) fileSystem() (free, size uint64) {
 	var stat syscall.Statfs_t
 	if err := syscall.Statfs(s.dir, &stat); err != nil {
-		return 0
+		return 0, 0
 	}
-	return uint64(stat.Bavail) * uint64(stat.Bsize)
+	return uint64(stat.Bavail) * uint64(stat.Bsize), uint64(stat.Blocks) * uint64(stat.Bsize)
 }

@@ -165,10 +165,15 @@ func TestOpenAfterKillInCreation(t *testing.T) {
 }
 
 func TestOpenOnAFullDisk(t *testing.T) {
-	if err := enough(reserveOpen - 1); !errors.Is(err, ErrFull) {
+	for size, want := range map[uint64]uint64{0: 64, 100: 64, 256: 64, 300: 75, 1000: 250, 1024: 256, 1 << 20: 256} {
+		if got := reserveOf(size << 20); got != want<<20 {
+			t.Errorf("%d MiB are left free of %d, want %d", got>>20, size, want)
+		}
+	}
+	if err := enough(minReserve/4-1, minReserve/4); !errors.Is(err, ErrFull) {
 		t.Error(err)
 	}
-	if err := enough(reserveOpen); err != nil {
+	if err := enough(minReserve/4, minReserve/4); err != nil {
 		t.Error(err)
 	}
 }
@@ -185,7 +190,7 @@ func TestSizes(t *testing.T) {
 	if grown := s.Bytes() - before; grown < 8<<20 || grown > 12<<20 {
 		t.Errorf("8 MiB take %d bytes", grown)
 	}
-	if s.FreeBytes() < reserve {
+	if s.FreeBytes() < s.reserve {
 		t.Errorf("%d bytes free", s.FreeBytes())
 	}
 }

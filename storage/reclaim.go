@@ -52,6 +52,9 @@ func (s *Store) reopen() error {
 	if s.db == nil {
 		return s.down
 	}
+	if err := enough(s.free(), s.reserve/4); err != nil {
+		return err
+	}
 	if err := s.stop(); err != nil {
 		return err
 	}

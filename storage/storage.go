@@ -45,9 +45,11 @@ import (
 var (
 	ErrNotFound = errors.New("not in this store")
 	ErrDamaged  = errors.New("damaged on disk")
-	// ErrFull refuses a write that would leave less than 256 MiB free, and an
-	// Open with less than 64 MiB free.
-	ErrFull    = errors.New("the disk is full; free some space")
+	// ErrFull refuses a write that would leave less than 256 MiB free (on a file
+	// system under 1 GiB: a quarter of it, and at least 64 MiB), and an Open with
+	// less than a quarter of that. Reads go on, and so do writes once there is
+	// room again.
+	ErrFull    = errors.New("the disk is full")
 	ErrClosed  = errors.New("the store is closed")
 	ErrInUse   = errors.New("the store is in use by another process")
 	ErrForeign = errors.New("not a store of this program")
@@ -55,14 +57,14 @@ var (
 )
 
 const (
-	// reserve is the free space in bytes that writes leave untouched. Badger
-	// writes through memory maps: a full disk kills the process with SIGBUS, and
-	// again at the next start. After a write was accepted, Badger may still flush
-	// three memtables (16 MiB each with their logs), rewrite some tens of MiB of
-	// tables and, in Reclaim, move the live half of one value log of 80 MiB.
-	reserve = 256 << 20
-	// reserveOpen is what replaying and flushing the memtables at start may take.
-	reserveOpen = 64 << 20
+	// The free space in bytes that writes leave untouched is a quarter of the
+	// file system between these bounds. Badger writes through memory maps: a full
+	// disk kills the process with SIGBUS, and again at the next start. After a
+	// write was accepted, Badger may still flush three memtables (16 MiB each with
+	// their logs), rewrite some tens of MiB of tables and, in Reclaim, move the
+	// live half of one value log of 80 MiB; where there is less in the store,
+	// less of each.
+	minReserve, maxReserve = 64 << 20, 256 << 20
 
 	maxValue = 1 << 20 // bytes in one value, its seal aside
 	// valueThreshold is the size from which on a value goes to the value log.
@@ -99,10 +101,16 @@ type Store struct {
 	free func() uint64 // FreeBytes, except in tests
 	log  logger
 
+	reserve uint64        // bytes that writes leave free
+	pending atomic.Uint64 // bytes of the writes under way
+
 	// life is held shared while db is in use, and alone to close or reopen it.
 	life sync.RWMutex
 	db   *badger.DB
 	down error // why db is nil
+	// abandoned is lock where the disk was too full to close the database: it
+	// stays locked until the process ends.
+	abandoned *os.File
 
 	putting    sync.Mutex // one change of the records at a time, from commit to index
 	rowing     sync.Mutex // one PutRows at a time
@@ -126,9 +134,10 @@ func Open(dir string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{dir: dir, lock: lock, damaged: map[string]struct{}{}}
-	s.free = s.FreeBytes
-	err = enough(s.free())
-	if err == nil {
+	_, size := s.fileSystem()
+	s.free, s.reserve = s.FreeBytes, reserveOf(size)
+	// Replaying and flushing the memtables takes space.
+	if err = enough(s.free(), s.reserve/4); err == nil {
 		err = s.start()
 	}
 	if err != nil {
@@ -146,23 +155,37 @@ func Open(dir string) (*Store, error) {
 	return s, nil
 }
 
-// enough says whether a store may be opened with so much space left.
-func enough(free uint64) error {
-	if free < reserveOpen {
-		return fmt.Errorf("open store with %d MiB free: %w", free>>20, ErrFull)
+// reserveOf is what writes leave free on a file system of size bytes.
+func reserveOf(size uint64) uint64 { return min(max(size/4, minReserve), maxReserve) }
+
+// enough says whether free bytes are as many as are needed.
+func enough(free, need uint64) error {
+	if free < need {
+		return fmt.Errorf("%w: %d MiB are free, and it takes %d MiB to go on; free some space", ErrFull, free>>20, (need+1<<20-1)>>20)
 	}
 	return nil
 }
 
 // Close makes everything durable and releases the directory. A second Close
-// does nothing.
+// does nothing. Where less is free than [Open] takes, the directory is released
+// when the process ends.
 func (s *Store) Close() error {
 	s.life.Lock()
 	defer s.life.Unlock()
 	if s.lock == nil {
 		return nil
 	}
+	if s.db != nil && enough(s.free(), s.reserve/4) != nil {
+		// To flush the memtables could kill the process. All that was acknowledged
+		// is in their logs, which the next Open reads.
+		s.db, s.down = nil, ErrClosed
+		s.lock, s.abandoned = nil, s.lock
+		return nil
+	}
 	err := s.stop()
+	// Closing alone would leave the lock to a child process that another
+	// goroutine is just starting: it shares the open directory until it executes.
+	_ = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN)
 	s.lock.Close()
 	s.lock = nil
 	return err
@@ -250,8 +273,13 @@ func (s *Store) commit(ops ...op) error {
 	for _, o := range ops {
 		size += uint64(len(o.value))
 	}
-	if size > 0 && s.free() < reserve+size { // deletions may free space
-		return ErrFull
+	if size > 0 { // deletions may free space
+		// Writers at the same time share what is free.
+		need := s.reserve + s.pending.Add(size)
+		defer s.pending.Add(-size)
+		if err := enough(s.free(), need); err != nil {
+			return err
+		}
 	}
 	if s.log.unsynced.Load() {
 		return errUnsynced

@@ -160,7 +160,7 @@ func TestFullDiskRefusesWritesAndReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.free = func() uint64 { return reserve }
+	s.free = func() uint64 { return s.reserve }
 	for name, write := range map[string]func() error{
 		"record":   func() error { _, err := s.PutRecord(signed(t, 1, record.KindManifest, "n", 1, "x")); return err },
 		"artifact": func() error { _, _, err := s.AddArtifact(ctx, strings.NewReader("more")); return err },
@@ -186,6 +186,53 @@ func TestFullDiskRefusesWritesAndReads(t *testing.T) {
 	s.free = s.FreeBytes
 	if err := s.PutPrivate("k", []byte("v")); err != nil {
 		t.Error(err)
+	}
+}
+
+// A store that cannot be closed on a full disk is as good as one that was killed.
+func TestCloseOnAFullDisk(t *testing.T) {
+	s := open(t, t.TempDir())
+	if err := s.PutPrivate("k", []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	s.free = func() uint64 { return s.reserve/4 - 1 }
+	if err := s.Reclaim(); !errors.Is(err, ErrFull) {
+		t.Errorf("reclaim: %v", err)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Private("k"); !errors.Is(err, ErrClosed) {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := Open(s.dir); !errors.Is(err, ErrInUse) {
+		t.Errorf("open: %v", err)
+	}
+	next := t.TempDir() // of a process that follows
+	if err := os.CopyFS(next, os.DirFS(s.dir)); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := open(t, next).Private("k"); err != nil || string(v) != "v" {
+		t.Errorf("%q, %v", v, err)
+	}
+}
+
+// Writers at the same time share what is free.
+func TestPendingWritesCount(t *testing.T) {
+	s := open(t, t.TempDir())
+	s.free = func() uint64 { return s.reserve + 1000 }
+	s.pending.Store(900)
+	if err := s.PutPrivate("k", make([]byte, 100)); !errors.Is(err, ErrFull) {
+		t.Errorf("%v", err)
+	}
+	s.pending.Store(0)
+	if err := s.PutPrivate("k", make([]byte, 100)); err != nil {
+		t.Error(err)
+	}
+	if left := s.pending.Load(); left != 0 {
+		t.Errorf("%d bytes are pending after all writes", left)
 	}
 }
 
