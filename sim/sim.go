@@ -30,6 +30,7 @@ type Node struct {
 	Split  string        // column that says train or test, or ""
 	Step   time.Duration // how long a round's local steps take; 0 = 100 ms
 	Enrols time.Duration // when the operator says yes
+	Leaves time.Duration // when the operator ends the node's part; 0 = never
 }
 
 // Faults are what happens to messages and nodes. The zero value is a network
@@ -228,6 +229,9 @@ func newWorld(cfg Config) (*world, error) {
 		}
 		n.member = member.New(n.id, w.id, t)
 		w.after(n.Enrols, func() error { return w.enrol(i) })
+		if n.Leaves > 0 {
+			w.after(n.Leaves, func() error { return w.step(i, member.Leave{}) })
+		}
 		w.after(w.jitter(cfg.Pull), func() error { return w.pull(i) })
 		w.scheduleRestart(i)
 	}

@@ -304,6 +304,21 @@ func TestANamedNodeThatNeverEnrolsIsNamed(t *testing.T) {
 	}
 }
 
+func TestNodesMayLeave(t *testing.T) {
+	nodes := hospitals(4)
+	nodes[1].Leaves, nodes[2].Leaves = 5*time.Second, 8*time.Second
+	r := run(t, Config{Nodes: nodes, Task: hospitalTask(200, 2), Seed: 10})
+	for _, c := range r.Results.Contributions {
+		left := c.PeerID == r.Nodes[1] || c.PeerID == r.Nodes[2]
+		if c.InFinal == left || c.Round == 0 {
+			t.Errorf("contribution %+v", c)
+		}
+	}
+	if len(r.Content.Parts) != 2 || len(r.Content.Out) != 2 {
+		t.Errorf("%d parts, left out %+v", len(r.Content.Parts), r.Content.Out)
+	}
+}
+
 func TestPartitions(t *testing.T) {
 	const cut, heal = 3 * time.Second, 2 * time.Minute
 	eight := func() []Node { return append(hospitals(20), hospitals(21)...) }

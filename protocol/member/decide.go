@@ -197,8 +197,24 @@ func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
 	return c, len(c.Parts) >= m.fewestParts()
 }
 
-// fewestParts is how many updates make a model.
-func (m *Member) fewestParts() int { return agree.Quorum(len(m.roster.Members)) }
+// fewestParts is how many updates make a model: a quorum of the roster without
+// those who have left.
+func (m *Member) fewestParts() int {
+	staying := 0
+	for i := range m.seats {
+		if !m.seats[i].left && m.roster.Index(m.seats[i].id) >= 0 {
+			staying++
+		}
+	}
+	return fewest(staying)
+}
+
+func fewest(staying int) int {
+	if staying == 0 {
+		return 1
+	}
+	return agree.Quorum(staying)
+}
 
 // finalApplication decides of which updates the model is made.
 func (m *Member) finalApplication(now time.Duration) agree.Application {
@@ -238,8 +254,14 @@ func (m *Member) finalApplication(now time.Duration) agree.Application {
 // judge checks a proposed set against what this node holds. A node that this
 // node has heard of lately is not left out.
 func (m *Member) judge(now time.Duration, c task.FinalContent) agree.Verdict {
+	staying := len(m.roster.Members)
+	for _, o := range c.Out {
+		if o.Why == task.Left && m.roster.Index(o.Node) >= 0 {
+			staying-- // which is checked below
+		}
+	}
 	if c.Roster != m.roster.CID || c.Round == 0 || c.Round > m.task.Rounds ||
-		len(c.Parts) < m.fewestParts() || len(c.Parts)+len(c.Out) != len(m.seats) {
+		len(c.Parts) < fewest(staying) || len(c.Parts)+len(c.Out) != len(m.seats) {
 		return agree.Bad
 	}
 	verdict := agree.Good

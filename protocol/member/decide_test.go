@@ -174,7 +174,7 @@ func TestFinalSet(t *testing.T) {
 		{name: "one has left before the end", rounds: []uint64{20, 20, 5}, gone: []int{2}, at: second, parts: []task.Part{part(0, 20), part(1, 20)}, out: []task.Out{{Node: nodes[2], Round: 5, Why: task.Left}}},
 		{name: "one has left at the end", rounds: []uint64{20, 20, 20}, gone: []int{1}, at: second, parts: []task.Part{part(0, 20), part(2, 20)}, out: []task.Out{{Node: nodes[1], Round: 20, Why: task.Left}}},
 		{name: "the node itself has left", rounds: []uint64{20, 20, 20}, gone: []int{0}, at: second, parts: []task.Part{part(1, 20), part(2, 20)}, out: []task.Out{{Node: nodes[0], Round: 20, Why: task.Left}}},
-		{name: "two have left", rounds: []uint64{20, 20, 20}, gone: []int{0, 1}, at: second},
+		{name: "two have left", rounds: []uint64{20, 20, 20}, gone: []int{0, 1}, at: second, parts: []task.Part{part(2, 20)}, out: []task.Out{{Node: nodes[0], Round: 20, Why: task.Left}, {Node: nodes[1], Round: 20, Why: task.Left}}},
 		{name: "the node itself is behind", rounds: []uint64{19, 20, 20}, at: time.Hour},
 		{name: "nobody has trained", rounds: []uint64{0, 0, 0}, at: time.Hour},
 		{name: "before the last round", rounds: []uint64{19, 19, 19}, at: time.Hour},

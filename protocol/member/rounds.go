@@ -87,7 +87,11 @@ func (m *Member) takeUpdate(now time.Duration, i int, r Received, body task.Upda
 func (m *Member) ownUpdate(now time.Duration) {
 	t := &m.training
 	if took := now - t.since; t.since > 0 && !m.cutOff() {
-		t.takes = (3*t.takes + took) / 4
+		if t.takes == 0 {
+			t.takes = took
+		}
+		// More than twice as long was a wait for one that fell silent.
+		t.takes = (3*t.takes + min(took, 2*t.takes)) / 4
 	}
 	t.busy, t.since = false, now
 }
