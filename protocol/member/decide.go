@@ -157,17 +157,17 @@ func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
 	if ready = last > 0; !ready {
 		return c, false
 	}
+	// Nobody is waited for as long as that is not the last round: a node that is
+	// not there yet may itself be waiting for others, and gives no sign then.
 	for i := range m.seats {
 		s := &m.seats[i]
-		if !s.takesPart() {
-			continue
-		}
-		u := s.at(last)
-		switch {
-		case u == nil && !m.quiet(now, i):
-			ready = false
-		case u != nil && !u.settled && last != m.task.Rounds:
+		if u := s.at(last); s.takesPart() && u != nil && !u.settled && last != m.task.Rounds {
 			return c, false
+		}
+	}
+	for i := range m.seats {
+		if s := &m.seats[i]; s.takesPart() && s.at(last) == nil && !m.quiet(now, i) {
+			ready = false
 		}
 	}
 	if !ready {
