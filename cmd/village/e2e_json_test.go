@@ -37,6 +37,10 @@ func TestJSONAnswers(t *testing.T) {
 		if len(lines) > 1 && name != "task watch" {
 			t.Errorf("%s prints %d lines", name, len(lines))
 		}
+		if name == "peer remove" {
+			// The other node may have dialled again by then, or not yet.
+			found = slices.DeleteFunc(found, func(line string) bool { return strings.HasPrefix(line, "peers[]") })
+		}
 		slices.Sort(found)
 		fmt.Fprintf(&all, "%s\n    %s\n", name, strings.Join(slices.Compact(found), "\n    "))
 	}
