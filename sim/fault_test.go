@@ -64,7 +64,7 @@ func fifty(seed uint64, liars int) (Config, *updates) {
 	u := &updates{params: map[string][]float64{}}
 	return Config{
 		Nodes: nodes, Task: tk, Seed: seed, Faults: f, Watch: u.watch, Limit: 2 * time.Hour,
-		LatencyMin: time.Millisecond, LatencyMax: 400 * time.Millisecond,
+		Delay: Delay{Min: time.Millisecond, Max: 400 * time.Millisecond},
 	}, u
 }
 

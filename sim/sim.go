@@ -17,6 +17,7 @@ import (
 
 	"village/protocol/agree"
 	"village/protocol/dataset"
+	"village/protocol/learn"
 	"village/protocol/member"
 	"village/protocol/record"
 	"village/protocol/task"
@@ -31,7 +32,25 @@ type Node struct {
 	Step   time.Duration // how long a round's local steps take; 0 = 100 ms
 	Enrols time.Duration // when the operator says yes
 	Leaves time.Duration // when the operator ends the node's part; 0 = never
+	Attack Attack        // what a hostile node does; "" = nothing
 }
+
+// Attack is what a hostile node does to its updates.
+type Attack string
+
+// The attacks.
+const (
+	SignFlip  Attack = "sign-flip"  // the opposite of what it has learnt in the round
+	Scaled    Attack = "scaled"     // ten times what it has learnt in the round
+	LabelFlip Attack = "label-flip" // trains on the next class instead of the true one
+	// ALittle is "a little is enough" (Baruch et al. 2019): the mean of the
+	// updates that it holds less 1.5 of their standard deviations.
+	ALittle Attack = "a-little-is-enough"
+	NaN     Attack = "nan" // parameters that are no numbers
+)
+
+// Attacks lists them.
+var Attacks = []Attack{SignFlip, Scaled, LabelFlip, ALittle, NaN}
 
 // Faults are what happens to messages and nodes. The zero value is a network
 // without faults.
@@ -64,19 +83,44 @@ type Config struct {
 	Task   task.Task // its Nodes are filled in by Run
 	Seed   uint64
 	Faults Faults
-	// Latency of a message is uniform in [LatencyMin, LatencyMax]; both 0 mean
-	// 5 ms to 50 ms. A wide span reorders.
-	LatencyMin, LatencyMax time.Duration
+	Delay  Delay
+	// Bandwidth is what a node sends at most, in bytes a second; 0 = any amount.
+	Bandwidth float64
 	// Pull is how often a node compares what it holds with one other; 0 = 2 s.
 	Pull time.Duration
 	// Limit ends a run that does not come to an end, in virtual time; 0 = 30 days.
 	Limit time.Duration
 	// Watch, if set, is called at every update that a node publishes.
 	Watch func(now time.Duration, node int, u task.Update, round uint64)
+	// Samples is how many rounds, evenly over the run, Result.Trace shows.
+	Samples int
 
 	// split, if set, is told of two nodes that decide otherwise, and the run
 	// goes on: for tests with more liars than can be tolerated.
 	split func(error)
+}
+
+// Delay is how long a message is under way: what Between says of the two nodes
+// (by place; nil = nothing), and a time uniform in [Min, Max] on top. A wide span
+// reorders. Both 0 mean 5 ms to 50 ms.
+type Delay struct {
+	Min, Max time.Duration
+	Between  func(from, to int) time.Duration
+}
+
+// Point is what a run had come to when the nodes began the round after Round.
+type Point struct {
+	Round    uint64
+	Virtual  time.Duration // when the last of them did
+	Messages uint64        // sent until then, by all nodes together
+	Bytes    uint64
+	// AllRows is how every node's own mix did on that node's own test rows,
+	// together, and Mean the mean of the nodes.
+	AllRows learn.Report
+	Mean    task.Metrics
+	// Disagreement is how far the nodes' mixes are apart: the root of the mean
+	// square of their distance to the mean of all.
+	Disagreement float64
 }
 
 // Result is the outcome of a run.
@@ -90,7 +134,12 @@ type Result struct {
 	Done     bool            // every node that is up has come to the end
 	Proofs   []record.NodeID // nodes that are proven to have signed two things for one place
 	Messages uint64          // sent, lost ones included
+	Bytes    uint64          // of them
+	Updates  uint64          // published by all nodes together
 	Virtual  time.Duration
+	Trace    []Point
+	// Disagreement is that of the last mixes.
+	Disagreement float64
 	// Digest is SHA-256 over every node's model and the counters.
 	Digest [32]byte
 }
@@ -193,8 +242,8 @@ func newWorld(cfg Config) (*world, error) {
 	if len(cfg.Nodes) == 0 {
 		return nil, errors.New("a run needs at least one node")
 	}
-	if cfg.LatencyMax == 0 {
-		cfg.LatencyMin, cfg.LatencyMax = 5*time.Millisecond, 50*time.Millisecond
+	if cfg.Delay.Max == 0 {
+		cfg.Delay.Min, cfg.Delay.Max = 5*time.Millisecond, 50*time.Millisecond
 	}
 	if cfg.Pull == 0 {
 		cfg.Pull = 2 * time.Second
@@ -505,7 +554,7 @@ func (w *world) make(i int, e member.Make) error {
 
 // fetch brings the inputs of a model from whoever has them.
 func (w *world) fetch(i int, inputs record.CID) {
-	w.later(i, 2*w.cfg.LatencyMax, func() error {
+	w.later(i, 2*w.cfg.Delay.Max, func() error {
 		if updates := w.inputs[inputs]; updates != nil {
 			return w.step(i, member.Fetched{Updates: updates})
 		}
@@ -593,7 +642,7 @@ func (w *world) transmit(from, to int, do func() error) {
 	for range copies {
 		w.messages++
 		lost := f.Loss > 0 && w.rng.Float64() < f.Loss || f.Apart != nil && f.Apart(w.now, from, to)
-		latency := w.cfg.LatencyMin + w.jitter(w.cfg.LatencyMax-w.cfg.LatencyMin+1)
+		latency := w.cfg.Delay.Min + w.jitter(w.cfg.Delay.Max-w.cfg.Delay.Min+1)
 		if lost {
 			continue
 		}

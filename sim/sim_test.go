@@ -153,7 +153,7 @@ func TestWithoutFaultsItIsFedAvg(t *testing.T) {
 	for _, rounds := range []uint64{1, 7, 60} {
 		nodes, tk := hospitals(1), hospitalTask(rounds, 5)
 		// Updates may overtake each other by many of the fastest rounds.
-		r := run(t, Config{Nodes: nodes, Task: tk, Seed: 3, LatencyMin: time.Millisecond, LatencyMax: 2 * time.Second})
+		r := run(t, Config{Nodes: nodes, Task: tk, Seed: 3, Delay: Delay{Min: time.Millisecond, Max: 2 * time.Second}})
 		want := fedAvg(t, nodes, tk, start(t, r, tk), int(rounds), false)
 		if d := far(r.Model.Params, want); d > 1e-12 {
 			t.Errorf("%d rounds: %g from the reference FedAvg, more than 1e-12", rounds, d)
@@ -191,7 +191,7 @@ func TestFaultsNeverSplitOrStopARun(t *testing.T) {
 		var twice error
 		r, err := Run(t.Context(), Config{
 			Nodes: hospitals(seed), Task: hospitalTask(25, 3), Seed: seed,
-			LatencyMin: time.Millisecond, LatencyMax: 3 * time.Second,
+			Delay: Delay{Min: time.Millisecond, Max: 3 * time.Second},
 			Faults: Faults{
 				Loss: 0.3, Duplicate: 0.1, Restarts: 60, Down: 3 * time.Second,
 				Apart: func(now time.Duration, from, to int) bool {
