@@ -51,7 +51,7 @@ func (m *Member) rosterApplication(now time.Duration) agree.Application {
 			missing := 0
 			for i := range m.seats {
 				switch s := &m.seats[i]; {
-				case s.takesPart():
+				case s.part:
 					enrolled = append(enrolled, *s.enrolled)
 				case !s.left:
 					missing++
@@ -150,7 +150,7 @@ func (m *Member) openRoster(now time.Duration, content []byte) {
 func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
 	last := uint64(0)
 	for i := range m.seats {
-		if m.seats[i].takesPart() {
+		if m.seats[i].part {
 			last = max(last, m.seats[i].round())
 		}
 	}
@@ -161,12 +161,12 @@ func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
 	// not there yet may itself be waiting for others, and gives no sign then.
 	for i := range m.seats {
 		s := &m.seats[i]
-		if u := s.at(last); s.takesPart() && u != nil && !u.settled && last != m.task.Rounds {
+		if u := s.at(last); s.part && u != nil && !u.Settled && last != m.task.Rounds {
 			return c, false
 		}
 	}
 	for i := range m.seats {
-		if s := &m.seats[i]; s.takesPart() && s.at(last) == nil && !m.quiet(now, i) {
+		if s := &m.seats[i]; s.part && s.at(last) == nil && !m.quiet(now, i) {
 			ready = false
 		}
 	}
@@ -188,7 +188,7 @@ func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
 				u = &s.updates[0]
 			}
 			c.Parts = append(c.Parts, task.Part{
-				Node: s.id, Enrolment: s.enrolled.CID, Update: u.cid, Round: u.round, Weight: s.enrolled.Moments.Count,
+				Node: s.id, Enrolment: s.enrolled.CID, Update: u.CID, Round: u.Round, Weight: s.enrolled.Moments.Count,
 			})
 			continue
 		}
@@ -293,10 +293,10 @@ func (m *Member) judge(now time.Duration, c task.FinalContent) agree.Verdict {
 				pend(false)
 				continue
 			}
-			if u.round != p.Round {
+			if u.Round != p.Round {
 				return agree.Bad
 			}
-			settled = settled && (u.settled || p.Round < c.Round)
+			settled = settled && (u.Settled || p.Round < c.Round)
 			pend(p.Round == c.Round || m.quiet(now, i))
 		case len(outs) > 0 && outs[0].Node == s.id:
 			why := outs[0].Why
@@ -327,7 +327,7 @@ func (m *Member) quiet(now time.Duration, i int) bool {
 	if s.left || i == m.own {
 		return s.left
 	}
-	silentAt := s.pace.await(m.training.since)
+	silentAt := s.pace.await(m.rounds.since)
 	if now < silentAt {
 		m.wakeAt(silentAt)
 	}
@@ -335,9 +335,9 @@ func (m *Member) quiet(now time.Duration, i int) bool {
 }
 
 // find returns the update of a seat by its CID.
-func (m *Member) find(i int, cid record.CID) *update {
+func (m *Member) find(i int, cid record.CID) *Update {
 	for j := range m.seats[i].updates {
-		if u := &m.seats[i].updates[j]; u.cid == cid {
+		if u := &m.seats[i].updates[j]; u.CID == cid {
 			return u
 		}
 	}
@@ -390,7 +390,7 @@ func (m *Member) modelOf(c task.FinalContent) *task.Model {
 		if u == nil {
 			return nil
 		}
-		params[p] = u.params
+		params[p] = u.Params
 	}
 	model, err := task.ModelOf(m.id, m.task, m.roster, c, params)
 	if err != nil {
@@ -440,7 +440,7 @@ func (m *Member) finish(now time.Duration) {
 	if !made.Model.Defined() {
 		return
 	}
-	if m.own >= 0 && m.seats[m.own].takesPart() && m.seats[m.own].evaluation == nil && !m.working {
+	if m.own >= 0 && m.seats[m.own].part && m.seats[m.own].evaluation == nil && !m.working {
 		m.working = true
 		m.do(Evaluate{CID: m.content.Model, Model: *m.final})
 	}

@@ -183,7 +183,7 @@ func TestFinalSet(t *testing.T) {
 		for _, i := range c.gone {
 			m.Step(second, left(i))
 		}
-		m.training.busy = false // a node that is behind trains on
+		m.rounds.busy = false // a node that is behind trains on
 		m.finalSet(second)      // whom it waits for from now on
 		got, ready := m.finalSet(c.at)
 		if ready != (c.parts != nil) {
@@ -495,7 +495,7 @@ func TestFetch(t *testing.T) {
 	// It is not done before, even where it had made the model for its vote, and an
 	// update of it has been overtaken since.
 	m = table(t, 19, 19, 19)
-	m.training.busy = false
+	m.rounds.busy = false
 	c := final(t, 19, model)
 	m.make(c)
 	m.Step(second, Made{Set: setOf(c), Model: model, Inputs: name("inputs")})

@@ -315,7 +315,7 @@ func view(t rapid.TB, m *Member) string {
 	}
 	for _, seat := range m.seats {
 		for _, u := range seat.updates {
-			s += fmt.Sprint(" ", u.cid)
+			s += fmt.Sprint(" ", u.CID)
 		}
 	}
 	return s

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"village/protocol/agree"
+	"village/protocol/mixing"
 	"village/protocol/record"
 	"village/protocol/task"
 )
@@ -170,10 +171,10 @@ type Member struct {
 	enrolling  struct{ first, last time.Duration } // when enrolments came
 	roster     task.Roster                         // its CID is defined once it is open
 
-	training  training
+	rounds    *Rounds
 	finalVote decision
 	made      map[record.CID]Made   // what sets of updates come to, by set; undefined CIDs while asked for
-	fetched   map[record.CID]update // of the decided model's inputs
+	fetched   map[record.CID]Update // of the decided model's inputs
 	fetching  bool
 	content   task.FinalContent // its Model is defined once it is decided on
 	set       record.CID        // of content
@@ -192,26 +193,33 @@ type seat struct {
 	enrolled   *task.Enrolled
 	left       bool
 	early      []Received // updates that came before the roster or the enrolment
-	updates    []update   // at most two, newest first
 	evaluation *task.Evaluation
-	pace       pace
+	*peer
 }
-
-// takesPart tells whether the node's updates count.
-func (s *seat) takesPart() bool { return s.enrolled != nil && !s.left }
 
 // New returns the part of node self in a task that was checked.
 func New(self record.NodeID, id record.CID, t task.Task) *Member {
 	m := &Member{
 		self: self, id: id, task: t, own: -1,
 		seats: make([]seat, len(t.Nodes)),
-		made:  map[record.CID]Made{}, fetched: map[record.CID]update{},
+		made:  map[record.CID]Made{}, fetched: map[record.CID]Update{},
+	}
+	graph, err := mixing.New(t.Mixing, len(t.Nodes), t.Seed)
+	if err != nil {
+		panic("member: checked task has no graph: " + err.Error())
 	}
 	for i, node := range t.Nodes {
 		m.seats[i].id = node
 		if node == self {
 			m.own = i
 		}
+	}
+	m.rounds = NewRounds(RoundsConfig{
+		Graph: graph, Nodes: len(t.Nodes), Own: m.own, Rounds: t.Rounds, Tolerance: t.Tolerance,
+		Start: func() []float64 { return Start(id, t) }, All: true, Fewest: m.fewestParts, Recent: t.Recent(),
+	})
+	for i := range m.seats {
+		m.seats[i].peer = m.rounds.peer(i)
 	}
 	ballots := task.BallotSeed(id)
 	m.rosterVote = decision{topic: task.TopicRoster, machine: agree.New(self, t.Nodes, ballots)}
@@ -242,14 +250,14 @@ func (m *Member) Step(now time.Duration, event Event) []Effect {
 			return []Effect{Publish{Kind: record.KindLeave, Body: task.Leave{Task: m.id}}}
 		}
 	case Trained:
-		if m.training.busy && !m.sealed() && e.Round > m.Round() {
+		if m.rounds.Busy() && !m.sealed() && e.Round > m.Round() {
 			return []Effect{m.update(e)}
 		}
 	case Made:
 		m.store(e)
 	case Fetched:
 		for _, r := range e.Updates {
-			m.fetched[r.CID] = updateOf(r, r.Body.(task.Update))
+			m.fetched[r.CID] = held(r, r.Body.(task.Update))
 		}
 	case Evaluated:
 		if m.seats[m.own].evaluation == nil {
@@ -277,6 +285,7 @@ func (m *Member) take(now time.Duration, r Received) {
 	case task.Enrolment:
 		if s.enrolled == nil {
 			s.enrolled = &task.Enrolled{CID: r.CID, Author: r.Author, Enrolment: body}
+			s.part = !s.left
 			s.pace.start(now)
 			if m.enrolling.first == 0 {
 				m.enrolling.first = max(now, 1)
@@ -295,12 +304,12 @@ func (m *Member) take(now time.Duration, r Received) {
 			s.evaluation = &body
 		}
 	case task.Leave:
-		s.left = true
+		s.left, s.part = true, false
 		if i == m.own {
-			m.training.busy = false // what it comes to is not published any more
+			m.rounds.busy = false // what it comes to is not published any more
 		}
 	case task.Beacon:
-		s.pace.heard(now)
+		m.rounds.Beacon(now, i)
 	case Ballot:
 		m.decisionOn(body.Topic).machine.Take(body.Vote)
 	}
@@ -332,6 +341,41 @@ func (m *Member) takeEarly(now time.Duration, i int) {
 	}
 }
 
+// takeUpdate holds an update that was trained with this roster.
+func (m *Member) takeUpdate(now time.Duration, i int, r Received, body task.Update) {
+	if body.Roster == m.roster.CID && body.Weight == m.seats[i].enrolled.Moments.Count {
+		m.rounds.Take(now, i, held(r, body))
+	}
+}
+
+func held(r Received, u task.Update) Update {
+	return Update{CID: r.CID, Round: r.Number, Previous: u.Previous, Weight: u.Weight, Settled: u.Settled, Params: u.Params}
+}
+
+// update is the record of a finished round.
+func (m *Member) update(e Trained) Publish {
+	u := m.rounds.Finish(e.Round, m.seats[m.own].enrolled.Moments.Count, e.Params)
+	return Publish{Kind: record.KindUpdate, Number: u.Round, Body: task.Update{
+		Task: m.id, Roster: m.roster.CID, Weight: u.Weight, Previous: u.Previous, Settled: u.Settled, Params: u.Params,
+	}}
+}
+
+// train starts the next round where it may begin.
+func (m *Member) train(now time.Duration) {
+	if m.own < 0 || !m.seats[m.own].part || m.rounds.Busy() {
+		return
+	}
+	if _, last := m.finalSet(now); last {
+		return
+	}
+	if round, mix, ok := m.rounds.Next(now); ok {
+		m.do(Train{Round: round, From: mix, Roster: m.roster})
+	}
+	if at := m.rounds.Wake(); at > 0 {
+		m.wakeAt(at)
+	}
+}
+
 func (m *Member) seatOf(id record.NodeID) int {
 	i, found := slices.BinarySearchFunc(m.task.Nodes, id, record.NodeID.Compare)
 	if !found {
@@ -352,7 +396,7 @@ func (m *Member) advance(now time.Duration) []Effect {
 	if m.open(now) && !m.sealed() {
 		// Training goes on until a final set is decided on.
 		m.train(now)
-		if !m.training.busy {
+		if !m.rounds.Busy() {
 			m.decide(now, &m.finalVote, m.finalApplication(now))
 			m.open(now)
 		}

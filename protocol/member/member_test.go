@@ -358,7 +358,7 @@ func TestWhatDoesNotCount(t *testing.T) {
 	}
 	// Another one for the same round does not replace it, nor an older one a newer.
 	none(t, m.Step(second, edited(updated(t, 1, 1), func(u *task.Update) { u.Params = []float64{7, 7} })))
-	if u := m.seats[1].at(1); u == nil || !slices.Equal(u.params, vector(1, 1)) {
+	if u := m.seats[1].at(1); u == nil || !slices.Equal(u.Params, vector(1, 1)) {
 		t.Errorf("held for round 1 is %+v", u)
 	}
 	none(t, m.Step(second, updated(t, 1, 3)))
@@ -367,7 +367,7 @@ func TestWhatDoesNotCount(t *testing.T) {
 	none(t, m.Step(second, updated(t, 1, 1)))
 	var rounds []uint64
 	for _, u := range m.seats[1].updates {
-		rounds = append(rounds, u.round)
+		rounds = append(rounds, u.Round)
 	}
 	if !slices.Equal(rounds, []uint64{3, 2}) || m.seats[1].at(1) != nil {
 		t.Errorf("held are %v", rounds)
@@ -533,16 +533,15 @@ func TestALaggardJumps(t *testing.T) {
 
 // One node that ran ahead while it was cut off does not take the others along.
 func TestOneThatIsFarAheadIsNotFollowed(t *testing.T) {
-	ids := []record.NodeID{{1}, {2}, {3}, {4}, {5}}
 	for ahead, want := range map[int]uint64{0: 2, 1: 2, 2: 40, 3: 40, 4: 40} {
-		m := &Member{own: 0, task: newTask(99), seats: make([]seat, 5)}
-		for i := range m.seats {
-			m.seats[i] = seat{id: ids[i], enrolled: &task.Enrolled{}, updates: []update{{round: 1}}}
+		r := NewRounds(RoundsConfig{Nodes: 5, Own: 0, All: true})
+		for i, p := range r.peers {
+			p.part, p.updates = true, []Update{{Round: 1}}
 			if i > 0 && i <= ahead {
-				m.seats[i].updates[0].round = 40
+				p.updates[0].Round = 40
 			}
 		}
-		if got := max(m.reached(), 2); got != want {
+		if got := max(r.reached(), 2); got != want {
 			t.Errorf("%d of the four others are at round 40: goes on with round %d, want %d", ahead, got, want)
 		}
 	}
@@ -566,7 +565,7 @@ func TestANodeThatIsCutOff(t *testing.T) {
 		now += second
 		only[Publish](t, m.Step(now, Trained{Round: train.Round, Params: vector(0, train.Round)}))
 		effects := m.Step(now, updated(t, 0, train.Round))
-		first, takes := m.Round() == 5, m.training.takes
+		first, takes := m.Round() == 5, m.rounds.takes
 		for len(of[Train](effects)) == 0 && m.Round() < 18 {
 			now = only[Wake](t, effects).At
 			effects = m.Step(now, Tick{})
@@ -579,7 +578,7 @@ func TestANodeThatIsCutOff(t *testing.T) {
 			t.Fatalf("round %d after %d", train.Round, m.Round())
 		}
 		// First it waits until the others are silent.
-		if waited := now - m.training.since; waited < 3*second || !first && waited != takes {
+		if waited := now - m.rounds.since; waited < 3*second || !first && waited != takes {
 			t.Errorf("after round %d it waits %v, a round took %v", m.Round(), waited, takes)
 		}
 	}
@@ -726,9 +725,9 @@ func TestOwes(t *testing.T) {
 		{[][2]uint64{{7, 2}, {2, 1}}, 8, true},
 		{[][2]uint64{{5, 0}}, 1, false}, // its first
 	} {
-		var s seat
+		var s peer
 		for _, u := range c.held {
-			s.updates = append(s.updates, update{round: u[0], previous: u[1]})
+			s.updates = append(s.updates, Update{Round: u[0], Previous: u[1]})
 		}
 		if got := s.owes(c.round); got != c.want {
 			t.Errorf("holding %v, round %d is owed: %v, want %v", c.held, c.round, got, c.want)

@@ -7,115 +7,228 @@ import (
 
 	"village/protocol/mixing"
 	"village/protocol/record"
-	"village/protocol/task"
 )
 
-// update is a held update.
-type update struct {
-	cid      record.CID
-	round    uint64
-	previous uint64 // round of the author's update before
-	settled  bool
-	params   []float64
+// Rounds is the half of the machine that trains: updates of the nodes that are
+// mixed with go in, and out comes when the next round may begin and from what.
+// A [Member] has one; a simulation of more nodes than can agree on anything runs
+// it alone.
+type Rounds struct {
+	cfg   RoundsConfig
+	peers []*peer // in the order of their places; all nodes where cfg.All
+	edges []mixing.Edge
+
+	busy    bool          // from Next until the own update is held
+	mix     []float64     // what the newest round started from
+	settled bool          // whether that had come to rest
+	since   time.Duration // when the own newest update was held
+	takes   time.Duration // how long a round takes while a quorum takes part
+	wake    time.Duration // when Next may have another answer, 0 = when something is heard
+	slowest time.Duration // the longest recent wait for anyone
 }
 
-func updateOf(r Received, u task.Update) update {
-	return update{cid: r.CID, round: r.Number, previous: u.Previous, settled: u.Settled, params: u.Params}
+// RoundsConfig is what training depends on.
+type RoundsConfig struct {
+	Graph     *mixing.Graph // over the places of all nodes
+	Nodes     int
+	Own       int // place of this node, or -1 if it does not train
+	Rounds    uint64
+	Tolerance float64          // see task.Task
+	Start     func() []float64 // what the first round starts from
+
+	// All says that every update reaches every node, as gossip does. Else a
+	// node hears of its neighbours alone.
+	All bool
+	// Fewest is how many nodes have to be heard of for training to run to its
+	// end, and Recent how many rounds before the end it stops without them. A
+	// nil Fewest asks for none.
+	Fewest func() int
+	Recent uint64
+}
+
+// Update is a held update.
+type Update struct {
+	CID      record.CID
+	Round    uint64
+	Previous uint64 // round of the author's update before
+	Weight   uint64 // the author's training rows
+	Settled  bool
+	Params   []float64
+}
+
+// peer is what is held of a node.
+type peer struct {
+	place   int
+	part    bool     // it takes part: its updates count
+	updates []Update // at most two, newest first
+	pace    pace
+}
+
+// NewRounds returns the machine before its first round.
+func NewRounds(cfg RoundsConfig) *Rounds {
+	r := &Rounds{cfg: cfg}
+	if cfg.All {
+		peers := make([]peer, cfg.Nodes)
+		r.peers = make([]*peer, cfg.Nodes)
+		for i := range peers {
+			peers[i].place = i
+			r.peers[i] = &peers[i]
+		}
+	} else if cfg.Own >= 0 {
+		r.peers = []*peer{{place: cfg.Own, part: true}}
+	}
+	return r
+}
+
+// peer returns what is held of a node.
+func (r *Rounds) peer(place int) *peer {
+	if r.cfg.All {
+		return r.peers[place]
+	}
+	i, found := slices.BinarySearchFunc(r.peers, place, func(p *peer, place int) int { return p.place - place })
+	if !found {
+		// How long the others take is the best guess for a stranger.
+		r.peers = slices.Insert(r.peers, i, &peer{place: place, part: true, pace: pace{takes: r.slowest}})
+	}
+	return r.peers[i]
 }
 
 // round is that of the newest update, 0 without one.
-func (s *seat) round() uint64 {
-	if len(s.updates) == 0 {
+func (p *peer) round() uint64 {
+	if len(p.updates) == 0 {
 		return 0
 	}
-	return s.updates[0].round
+	return p.updates[0].Round
 }
 
 // at returns the update of a round, or nil.
-func (s *seat) at(round uint64) *update {
-	for i := range s.updates {
-		if s.updates[i].round == round {
-			return &s.updates[i]
+func (p *peer) at(round uint64) *Update {
+	for i := range p.updates {
+		if p.updates[i].Round == round {
+			return &p.updates[i]
 		}
 	}
 	return nil
 }
 
+// newest returns the update of a round where it is held, else the newest, or nil.
+func (p *peer) newest(round uint64) *Update {
+	if u := p.at(round); u != nil || len(p.updates) == 0 {
+		return u
+	}
+	return &p.updates[0]
+}
+
 // owes tells whether the update of a round is not held, but exists or will. An
 // author keeps its two newest, so that one before these will not come any more.
-func (s *seat) owes(round uint64) bool {
-	if s.at(round) != nil {
+func (p *peer) owes(round uint64) bool {
+	if p.at(round) != nil {
 		return false
 	}
-	return s.round() < round || s.updates[0].previous == round
+	return p.round() < round || p.updates[0].Previous == round
 }
 
-// training is the node's own local work.
-type training struct {
-	busy    bool          // from Train until the update is back as a record
-	mix     []float64     // what the newest Train started from
-	settled bool          // whether that had come to rest
-	since   time.Duration // when the own newest update was held
-	takes   time.Duration // how long a round takes while a quorum takes part
-}
-
-// takeUpdate holds an update that was trained with this roster, if it is among
-// its author's two newest.
-func (m *Member) takeUpdate(now time.Duration, i int, r Received, body task.Update) {
-	s := &m.seats[i]
-	if body.Roster != m.roster.CID || body.Weight != s.enrolled.Moments.Count {
-		return
+// Round is the node's own newest round.
+func (r *Rounds) Round() uint64 {
+	if r.cfg.Own < 0 {
+		return 0
 	}
+	return r.peer(r.cfg.Own).round()
+}
+
+// Take holds the update of a node if it is among its two newest, and tells
+// whether it was. The own ones come this way too, once they are durable.
+func (r *Rounds) Take(now time.Duration, from int, u Update) bool {
+	p := r.peer(from)
 	at := 0
-	for at < len(s.updates) && s.updates[at].round > r.Number {
+	for at < len(p.updates) && p.updates[at].Round > u.Round {
 		at++
 	}
-	if at == 2 || at < len(s.updates) && s.updates[at].round == r.Number {
-		return
+	if at == 2 || at < len(p.updates) && p.updates[at].Round == u.Round {
+		return false
 	}
-	s.updates = slices.Insert(s.updates, at, updateOf(r, body))
-	s.updates = s.updates[:min(len(s.updates), 2)]
+	p.updates = slices.Insert(p.updates, at, u)
+	p.updates = p.updates[:min(len(p.updates), 2)]
 	if at == 0 {
-		s.pace.heard(now)
-		if i == m.own {
-			m.ownUpdate(now)
+		r.heard(now, p)
+		if from == r.cfg.Own {
+			r.ownUpdate(now)
 		}
 	}
+	return true
+}
+
+// Beacon notes that a node is at work.
+func (r *Rounds) Beacon(now time.Duration, from int) { r.heard(now, r.peer(from)) }
+
+func (r *Rounds) heard(now time.Duration, p *peer) {
+	p.pace.heard(now)
+	r.slowest = max(p.pace.takes, r.slowest*7/8)
 }
 
 // ownUpdate notes that an own update is held, and how long the round took.
-func (m *Member) ownUpdate(now time.Duration) {
-	t := &m.training
-	if took := now - t.since; t.since > 0 && !m.cutOff() {
-		if t.takes == 0 {
-			t.takes = took
+func (r *Rounds) ownUpdate(now time.Duration) {
+	if took := now - r.since; r.since > 0 && !r.cutOff(now) {
+		if r.takes == 0 {
+			r.takes = took
 		}
 		// More than twice as long was a wait for one that fell silent.
-		t.takes = (3*t.takes + min(took, 2*t.takes)) / 4
+		r.takes = (3*r.takes + min(took, 2*r.takes)) / 4
 	}
-	t.busy, t.since = false, now
+	r.busy, r.since = false, now
+	if !r.cfg.All {
+		r.forget()
+	}
 }
 
-// cutOff tells whether those who are not silent are no quorum. Training goes on
+// forget drops the nodes that were mixed with and will not soon be again: with
+// random partners that would be everyone in the end.
+func (r *Rounds) forget() {
+	own := r.Round()
+	r.neighbours(own + 1)
+	next := len(r.edges)
+	r.edges = r.cfg.Graph.Edges(own, r.cfg.Own, r.edges)
+	r.peers = slices.DeleteFunc(r.peers, func(p *peer) bool {
+		return p.place != r.cfg.Own && p.round() <= own &&
+			!isNeighbour(r.edges[:next], p.place) && !isNeighbour(r.edges[next:], p.place)
+	})
+}
+
+// neighbours are those that the own update of a round is mixed with.
+func (r *Rounds) neighbours(round uint64) []mixing.Edge {
+	r.edges = r.cfg.Graph.Edges(round, r.cfg.Own, r.edges[:0])
+	return r.edges
+}
+
+func isNeighbour(edges []mixing.Edge, place int) bool {
+	_, found := slices.BinarySearchFunc(edges, place, func(e mixing.Edge, place int) int { return e.Node - place })
+	return found
+}
+
+// cutOff tells whether those who are not silent are too few. Training goes on
 // then, but no faster than with the others, and not into the last rounds: a node
 // that ran through them alone would give the model what it has learnt alone.
-func (m *Member) cutOff() bool {
+func (r *Rounds) cutOff(now time.Duration) bool {
+	if r.cfg.Fewest == nil {
+		return false
+	}
 	heard := 0
-	for i := range m.seats {
-		if s := &m.seats[i]; s.takesPart() && (i == m.own || m.now < s.pace.silentAt()) {
+	for i, p := range r.peers {
+		if p.part && (i == r.cfg.Own || now < p.pace.silentAt()) {
 			heard++
 		}
 	}
-	return heard < m.fewestParts()
+	return heard < r.cfg.Fewest()
 }
 
 // reached is the round that half of the other nodes have reached. One node alone
 // that is far ahead, because it was cut off, does not drag the others along.
-func (m *Member) reached() uint64 {
-	rounds := make([]uint64, 0, len(m.seats))
-	for i := range m.seats {
-		if i != m.own && m.seats[i].takesPart() {
-			rounds = append(rounds, m.seats[i].round())
+func (r *Rounds) reached() uint64 {
+	var room [32]uint64
+	rounds := room[:0]
+	for _, p := range r.peers {
+		if p.place != r.cfg.Own && p.part {
+			rounds = append(rounds, p.round())
 		}
 	}
 	if len(rounds) == 0 {
@@ -125,87 +238,160 @@ func (m *Member) reached() uint64 {
 	return rounds[len(rounds)/2]
 }
 
-// train starts the next round once the update of the own round is held of
-// everyone who is not silent. A node that is two rounds or more behind half of
-// the others jumps to where they are.
-func (m *Member) train(now time.Duration) {
-	if m.own < 0 || !m.seats[m.own].takesPart() || m.training.busy {
-		return
+// Next begins the next round, once the update of the own round is held of
+// everyone that it is mixed with and who is not silent, and returns what it
+// starts from. A node that is two rounds or more behind half of the others jumps
+// to where they are. The end of the round is an own update given to [Rounds.Take].
+func (r *Rounds) Next(now time.Duration) (round uint64, mix []float64, ok bool) {
+	r.wake = 0
+	if r.cfg.Own < 0 || r.busy {
+		return 0, nil, false
 	}
-	round := m.Round()
-	if _, last := m.finalSet(now); last || round == m.task.Rounds {
-		return
+	own := r.Round()
+	if own == r.cfg.Rounds {
+		return 0, nil, false
 	}
-	next := round + 1
-	if reached := m.reached(); reached > next {
-		next = reached
-	} else if round > 0 && !m.mayGoOn(now, round) {
-		return
+	round = own + 1
+	if reached := r.reached(); reached > round {
+		round = reached
+	} else if own > 0 && !r.mayGoOn(now, own) {
+		return 0, nil, false
 	}
-	mix := m.mix(next - 1)
-	t := &m.training
-	t.settled = m.task.Tolerance > 0 && round > 0 && t.mix != nil && distance(mix, t.mix) <= m.task.Tolerance
-	t.mix, t.busy = mix, true
-	m.do(Train{Round: next, From: mix, Roster: m.roster})
+	mix = r.mixed(round - 1)
+	if r.cfg.Tolerance > 0 {
+		r.settled = own > 0 && r.mix != nil && distance(mix, r.mix) <= r.cfg.Tolerance
+		r.mix = mix
+	}
+	r.busy = true
+	return round, mix, true
 }
 
+// Wake is when Next is to be asked again at the latest, 0 = once something is
+// heard.
+func (r *Rounds) Wake() time.Duration { return r.wake }
+
 // mayGoOn tells whether the round after the own one may begin.
-func (m *Member) mayGoOn(now time.Duration, round uint64) bool {
+func (r *Rounds) mayGoOn(now time.Duration, own uint64) bool {
 	waits := false
-	for i := range m.seats {
-		s := &m.seats[i]
-		if !s.takesPart() || !s.owes(round) {
-			continue
+	if r.cfg.Graph.Complete() {
+		for _, p := range r.peers {
+			waits = r.waitsFor(now, p, own) || waits
 		}
-		if silent := s.pace.await(m.training.since); now < silent {
-			waits = true
-			m.wakeAt(silent)
+	} else {
+		for _, e := range r.neighbours(own) {
+			waits = r.waitsFor(now, r.peer(e.Node), own) || waits
 		}
 	}
-	if waits || !m.cutOff() {
+	if waits || !r.cutOff(now) {
 		return !waits
 	}
-	if round+m.task.Recent() >= m.task.Rounds {
+	if own+r.cfg.Recent >= r.cfg.Rounds {
 		return false
 	}
-	at := m.training.since + m.training.takes
+	at := r.since + r.takes
 	if now < at {
-		m.wakeAt(at)
+		r.wakeAt(at)
 	}
 	return now >= at
 }
 
-// mix returns the weighted mean of every author's update of the round where it
-// is held, else of its newest one; for round 0 the task's start.
-func (m *Member) mix(round uint64) []float64 {
-	if round == 0 {
-		return Start(m.id, m.task)
+func (r *Rounds) waitsFor(now time.Duration, p *peer, own uint64) bool {
+	if !p.part || !p.owes(own) {
+		return false
 	}
-	sum := mixing.NewSum(m.task.Spec().Params())
-	for i := range m.seats {
-		s := &m.seats[i]
-		u := s.at(round)
-		if u == nil && len(s.updates) > 0 {
-			u = &s.updates[0]
+	silent := p.pace.await(r.since)
+	if now < silent {
+		r.wakeAt(silent)
+	}
+	return now < silent
+}
+
+func (r *Rounds) wakeAt(at time.Duration) {
+	if r.wake == 0 || at < r.wake {
+		r.wake = at
+	}
+}
+
+// awaits tells whether the node waits for the update that a node has not sent
+// yet of a round.
+func (r *Rounds) awaits(place int, round uint64) bool {
+	p := r.peers[place]
+	return p.part && place != r.cfg.Own && p.owes(round) &&
+		(r.cfg.Own < 0 || r.cfg.Graph.Complete() || isNeighbour(r.neighbours(round), place))
+}
+
+// mixed returns the mean of the update of the round where it is held, else the
+// newest one, of every node that is mixed with, weighted as the graph says; for
+// round 0 the start.
+func (r *Rounds) mixed(round uint64) []float64 {
+	if round == 0 {
+		return r.cfg.Start()
+	}
+	if r.cfg.Graph.Complete() {
+		return r.mean(round, r.peers)
+	}
+	edges := r.neighbours(round)
+	own := r.peer(r.cfg.Own).newest(round)
+	if own == nil {
+		// A node that has just joined starts from where its neighbours are.
+		var peers []*peer
+		for _, e := range edges {
+			peers = append(peers, r.peer(e.Node))
 		}
-		if u == nil || s.left {
+		return r.mean(round, peers)
+	}
+	mix := make([]float64, len(own.Params))
+	rest := 1.0 // what no neighbour gets stays with the own update
+	for _, e := range edges {
+		if p := r.peer(e.Node); p.part {
+			if u := p.newest(round); u != nil {
+				share := e.Share(own.Weight, u.Weight)
+				rest -= share
+				add(mix, share, u.Params)
+			}
+		}
+	}
+	add(mix, rest, own.Params)
+	return mix
+}
+
+// mean returns the exact weighted mean of what these nodes have published.
+func (r *Rounds) mean(round uint64, peers []*peer) []float64 {
+	var sum *mixing.Sum
+	for _, p := range peers {
+		u := p.newest(round)
+		if u == nil || !p.part {
 			continue
 		}
-		if err := sum.Add(s.enrolled.Moments.Count, u.params); err != nil {
+		if sum == nil {
+			sum = mixing.NewSum(len(u.Params))
+		}
+		if err := sum.Add(u.Weight, u.Params); err != nil {
 			// Checked by task.UpdateOf, and the weight by task.EnrolmentOf.
 			panic("member: checked update cannot be added: " + err.Error())
 		}
 	}
+	if sum == nil {
+		return r.cfg.Start()
+	}
 	return sum.Mean()
 }
 
-// update is the record of a finished round.
-func (m *Member) update(e Trained) Publish {
-	return Publish{Kind: record.KindUpdate, Number: e.Round, Body: task.Update{
-		Task: m.id, Roster: m.roster.CID, Weight: m.seats[m.own].enrolled.Moments.Count,
-		Previous: m.Round(), Settled: m.training.settled, Params: e.Params,
-	}}
+// add adds share·v to mix: two roundings for each, on every machine.
+func add(mix []float64, share float64, v []float64) {
+	v = v[:len(mix)]
+	for i := range mix {
+		mix[i] += float64(share * v[i])
+	}
 }
+
+// Finish makes the update of a round whose local steps have ended.
+func (r *Rounds) Finish(round, weight uint64, params []float64) Update {
+	return Update{Round: round, Previous: r.Round(), Weight: weight, Settled: r.settled, Params: params}
+}
+
+// Busy tells whether a round has begun whose update is not held.
+func (r *Rounds) Busy() bool { return r.busy }
 
 // distance is the largest difference of two vectors' parameters.
 func distance(a, b []float64) float64 {

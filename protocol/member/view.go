@@ -46,7 +46,7 @@ func (m *Member) WaitingFor() []record.NodeID {
 		case !m.roster.CID.Defined():
 			waits = s.enrolled == nil && !s.left
 		case !m.sealed():
-			waits = s.takesPart() && i != m.own && s.owes(max(m.Round(), 1)) && (m.now < s.pace.silentAt() || m.cutOff())
+			waits = m.rounds.awaits(i, max(m.Round(), 1)) && (m.now < s.pace.silentAt() || m.rounds.cutOff(m.now))
 		default:
 			waits = m.awaited(i) && m.now < s.pace.silentAt()
 		}

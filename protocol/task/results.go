@@ -138,17 +138,21 @@ func ResultsOf(t Task, id record.CID, c FinalContent, roster Roster, enrolled ma
 
 func meanOf(nodes []NodeResult, of func(NodeResult) learn.Report) Metrics {
 	mean := func(metric func(learn.Report) *float64) *float64 {
-		sum, n := 0.0, 0
+		var values []float64
 		for _, node := range nodes {
 			if v := metric(of(node)); v != nil {
-				sum += *v
-				n++
+				values = append(values, *v)
 			}
 		}
-		if n == 0 {
+		if len(values) == 0 {
 			return nil
 		}
-		sum /= float64(n)
+		slices.Sort(values) // the same sum whatever the nodes' IDs are
+		sum := 0.0
+		for _, v := range values {
+			sum += v
+		}
+		sum /= float64(len(values))
 		return &sum
 	}
 	return Metrics{

@@ -72,7 +72,7 @@ type Task struct {
 	LearningRate float64          `cbor:"learning_rate" json:"learning_rate"`
 	Batch        uint64           `cbor:"batch" json:"batch"` // rows a step; 0 = all
 	L2           float64          `cbor:"l2" json:"l2"`
-	Mixing       string           `cbor:"mixing" json:"mixing"`
+	Mixing       string           `cbor:"mixing" json:"mixing"` // a rule of mixing.New, over the places of Nodes
 	Seed         uint64           `cbor:"seed" json:"seed"`
 	// Tolerance ends the training early, at the first round that every node
 	// entered with a mix no further than this (in any parameter) from its mix
@@ -139,7 +139,8 @@ func (t Task) Check() error {
 	case !(t.Tolerance >= 0) || math.IsInf(t.Tolerance, 0):
 		return fmt.Errorf("a tolerance is 0 or above, not %g", t.Tolerance)
 	}
-	return mixing.Check(t.Mixing)
+	_, err := mixing.New(t.Mixing, len(t.Nodes), t.Seed)
+	return err
 }
 
 // CheckName refuses what cannot be a display name: UTF-8 of 1 to 64 characters
