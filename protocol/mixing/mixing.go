@@ -9,20 +9,6 @@ import (
 	"math/bits"
 )
 
-// All is the rule by which the newest update of every author counts with the
-// weight of its rows. Its fixed point is that of FedAvg (McMahan et al. 2017,
-// algorithm 1), whatever is lost, reordered or slow: at a fixed point a stale
-// update equals a fresh one.
-const All = "all"
-
-// Check refuses the name of a rule that this program does not know.
-func Check(rule string) error {
-	if rule != All {
-		return fmt.Errorf("mixing rule %q is not known; use %q", rule, All)
-	}
-	return nil
-}
-
 // Bounds of a [Sum]: with parameters below 2^30, weights of 2^32 in total and 64
 // fractional bits, a sum stays below 2^126.
 const (
