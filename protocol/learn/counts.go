@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"village/protocol/dataset"
 )
@@ -35,11 +36,32 @@ func scored(classes int) (n, first int) {
 // is the most probable one, of equal ones the first. Params and data fit the
 // spec, else it panics.
 func (s Spec) Count(params []float64, data dataset.Samples) Counts {
+	t := NewTally(s)
+	t.Count(params, data)
+	return t.Counts()
+}
+
+// Tally adds up what would be the [Counts] of one model after another.
+type Tally struct {
+	spec                 Spec
+	confusion            []uint64
+	positives, negatives []uint64
+	p                    []float64 // of a row
+}
+
+// NewTally returns an empty tally of models of a shape.
+func NewTally(s Spec) *Tally {
+	n, _ := scored(s.Classes)
+	return &Tally{
+		spec: s, confusion: make([]uint64, s.Classes*s.Classes),
+		positives: make([]uint64, n*Bins), negatives: make([]uint64, n*Bins), p: make([]float64, s.Classes),
+	}
+}
+
+// Count adds what [Spec.Count] counts.
+func (t *Tally) Count(params []float64, data dataset.Samples) {
+	s, p := t.spec, t.p
 	n, first := scored(s.Classes)
-	confusion := make([]uint64, s.Classes*s.Classes)
-	positives := make([]uint64, n*Bins)
-	negatives := make([]uint64, n*Bins)
-	p := make([]float64, s.Classes)
 	for i := range data.N {
 		s.predict(params, data.X[i*s.Inputs:], p)
 		y, predicted := data.Y[i], 0
@@ -48,17 +70,43 @@ func (s Spec) Count(params []float64, data dataset.Samples) Counts {
 				predicted = c
 			}
 		}
-		confusion[y*s.Classes+predicted]++
+		t.confusion[y*s.Classes+predicted]++
 		for h := range n {
 			at := h*Bins + bin(p[first+h])
 			if y == first+h {
-				positives[at]++
+				t.positives[at]++
 			} else {
-				negatives[at]++
+				t.negatives[at]++
 			}
 		}
 	}
-	return Counts{Rows: uint64(data.N), Confusion: confusion, Positives: pack(positives), Negatives: pack(negatives)}
+}
+
+// Add adds the counts of another tally of the same shape.
+func (t *Tally) Add(other *Tally) {
+	for _, sum := range []struct{ to, of []uint64 }{
+		{t.confusion, other.confusion}, {t.positives, other.positives}, {t.negatives, other.negatives},
+	} {
+		for i, n := range sum.of {
+			sum.to[i] += n
+		}
+	}
+}
+
+// Reset makes the tally empty.
+func (t *Tally) Reset() {
+	clear(t.confusion)
+	clear(t.positives)
+	clear(t.negatives)
+}
+
+// Counts are those of all that was added.
+func (t *Tally) Counts() Counts {
+	c := Counts{Confusion: slices.Clone(t.confusion), Positives: pack(t.positives), Negatives: pack(t.negatives)}
+	for _, n := range t.confusion {
+		c.Rows += n
+	}
+	return c
 }
 
 // Check refuses counts that no model of so many classes can have given on any

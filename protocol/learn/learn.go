@@ -12,7 +12,6 @@ package learn
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 
 	"village/protocol/safetensors"
@@ -38,8 +37,6 @@ const (
 	MaxClasses = 256
 	// MaxParams is the largest number of parameters.
 	MaxParams = 100_000_000
-
-	initial = .01 // bound of the initial parameters
 )
 
 // Spec is the shape of a model.
@@ -97,19 +94,10 @@ func (s Spec) Shapes() []TensorShape {
 	}
 }
 
-// Init returns the parameters that training starts from: the 64-bit outputs of
-// the ChaCha8 stream (https://c2sp.org/chacha8rand) that seed keys, the upper
-// 53 bits of each made uniform in [-.01, .01). They are the same bits
-// everywhere.
-func (s Spec) Init(seed [32]byte) []float64 {
-	stream := rand.NewChaCha8(seed)
-	params := make([]float64, s.Params())
-	for i := range params {
-		u := float64(stream.Uint64()>>11) / (1 << 53)
-		params[i] = (2*u - 1) * initial // 2*u is exact, so fusing changes nothing
-	}
-	return params
-}
+// Init returns the parameters that training starts from: zeros. The loss of a
+// linear model is convex, so that another start would only hide what the rows say
+// behind what it adds, and two runs on the same rows would differ.
+func (s Spec) Init() []float64 { return make([]float64, s.Params()) }
 
 // Tensors returns the parameters as named tensors, which share their memory.
 func (s Spec) Tensors(params []float64) []safetensors.Tensor {

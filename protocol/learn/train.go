@@ -21,6 +21,20 @@ type Training struct {
 	Seed  [32]byte // keys the shuffling of the rows where Batch is less than all
 	// Progress, if set, is called after each step. Its error ends the training.
 	Progress func() error
+	// Scratch, if set, is working space that trainings one after another share.
+	Scratch *Scratch
+}
+
+// Scratch is working space. It holds nothing between trainings.
+type Scratch struct {
+	grad, out []float64
+	order     []int
+}
+
+// sized returns a slice of length n in the space of one that is kept for reuse.
+func sized[T any](kept *[]T, n int) []T {
+	*kept = slices.Grow((*kept)[:0], n)[:n]
+	return *kept
 }
 
 // ErrDiverged is the end of a training whose steps were too large.
@@ -76,14 +90,17 @@ func (s Spec) Train(params []float64, data dataset.Samples, t Training) ([]float
 		return nil, fmt.Errorf("train: %w", err)
 	}
 	params = slices.Clone(params)
-	grad := make([]float64, len(params))
-	out := make([]float64, s.outputs())
+	work := t.Scratch
+	if work == nil {
+		work = new(Scratch)
+	}
+	grad, out := sized(&work.grad, len(params)), sized(&work.out, s.outputs())
 
 	var order []int // of the rows; nil for the whole
 	var stream *rand.ChaCha8
 	if t.Batch > 0 && t.Batch < data.N {
 		stream = rand.NewChaCha8(t.Seed)
-		order = make([]int, data.N)
+		order = sized(&work.order, data.N)
 		for i := range order {
 			order[i] = i
 		}

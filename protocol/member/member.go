@@ -216,7 +216,7 @@ func New(self record.NodeID, id record.CID, t task.Task) *Member {
 	}
 	m.rounds = NewRounds(RoundsConfig{
 		Graph: graph, Nodes: len(t.Nodes), Own: m.own, Rounds: t.Rounds, Tolerance: t.Tolerance,
-		Start: func() []float64 { return Start(id, t) }, All: true, Fewest: m.fewestParts, Recent: t.Recent(),
+		Start: t.Spec().Init, All: true, Fewest: m.fewestParts, Recent: t.Recent(),
 	})
 	for i := range m.seats {
 		m.seats[i].peer = m.rounds.peer(i)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"village/protocol/dataset"
@@ -23,8 +24,11 @@ type Site struct {
 	train, test dataset.Samples // unscaled
 	moments     dataset.Moments // of train
 
-	roster record.CID      // whose scaling shared has
-	shared dataset.Samples // train under the roster's scaling
+	roster  record.CID // whose scaling shared and tested have
+	shared  dataset.Samples
+	tested  dataset.Samples
+	scratch learn.Scratch
+	labels  []int // that are trained on instead of the true ones, if not nil
 }
 
 // NewSite encodes the rows of a table under a task. The split column may be "".
@@ -64,17 +68,43 @@ func (s *Site) Enrolment(manifest record.CID, nation, name string) task.Enrolmen
 // Train runs the local steps of a round. Parameters that grow too large to be
 // mixed are an error. Progress may be nil; see [learn.Training].
 func (s *Site) Train(e Train, progress func() error) ([]float64, error) {
-	if s.roster != e.Roster.CID {
-		s.roster, s.shared = e.Roster.CID, scaled(s.train, e.Roster.Scaling)
+	s.scale(e.Roster)
+	rows := s.shared
+	if s.labels != nil {
+		rows.Y = s.labels
 	}
-	params, err := s.task.Spec().Train(e.From, s.shared, s.steps(s.task.LocalSteps, e.Round, progress))
+	params, err := s.task.Spec().Train(e.From, rows, s.steps(s.task.LocalSteps, e.Round, progress))
 	if err != nil {
 		return nil, err
 	}
-	if err := mixing.NewSum(len(params)).Add(1, params); err != nil {
-		return nil, fmt.Errorf("round %d: %w: the task's learning rate or l2 is too high", e.Round, err)
+	for i, x := range params {
+		if !(math.Abs(x) < mixing.MaxParameter) {
+			return nil, fmt.Errorf("round %d: %w: parameter %d is %g: the task's learning rate or l2 is too high", e.Round, mixing.ErrRange, i, x)
+		}
 	}
 	return params, nil
+}
+
+// scale puts the rows under the roster's scaling.
+func (s *Site) scale(r task.Roster) {
+	if s.roster != r.CID {
+		s.roster, s.shared, s.tested = r.CID, scaled(s.train, r.Scaling), scaled(s.test, r.Scaling)
+	}
+}
+
+// FlipLabels makes [Site.Train] take every row for one of the next class, as a
+// hostile node does. Evaluations stay honest.
+func (s *Site) FlipLabels() {
+	s.labels = make([]int, s.train.N)
+	for i, y := range s.train.Y {
+		s.labels[i] = (y + 1) % len(s.task.Encoding.Classes)
+	}
+}
+
+// Tally counts, on the node's test rows, parameters of the roster's training.
+func (s *Site) Tally(t *learn.Tally, r task.Roster, params []float64) {
+	s.scale(r)
+	t.Count(params, s.tested)
 }
 
 // Evaluate counts, on the node's test rows, the model and what the node reaches
@@ -94,8 +124,7 @@ func (s *Site) Evaluate(e Evaluate, progress func() error) (task.Evaluation, err
 }
 
 // alone trains the same model, for as many steps, on the node's rows alone under
-// their own scaling. It starts at zero, so that its result is that of the rows
-// and not of a task's random start. Where the task's step size, which suits the
+// their own scaling. Where the task's step size, which suits the
 // federation, is too large for these rows, it is halved until it is not.
 func (s *Site) alone(rows dataset.Samples, t learn.Training) (params []float64, err error) {
 	spec := s.task.Spec()
@@ -110,11 +139,14 @@ func (s *Site) alone(rows dataset.Samples, t learn.Training) (params []float64, 
 }
 
 func (s *Site) steps(n, round uint64, progress func() error) learn.Training {
-	return learn.Training{
+	t := learn.Training{
 		Steps: int(n), Rate: s.task.LearningRate, L2: s.task.L2, Batch: int(s.task.Batch),
-		Seed:     seed(s.id, s.self[:], binary.BigEndian.AppendUint64(nil, round)),
-		Progress: progress,
+		Progress: progress, Scratch: &s.scratch,
 	}
+	if t.Batch > 0 { // else nothing is shuffled
+		t.Seed = seed(s.id, s.self[:], binary.BigEndian.AppendUint64(nil, round))
+	}
+	return t
 }
 
 func scaled(s dataset.Samples, by dataset.Scaling) dataset.Samples {
@@ -123,11 +155,7 @@ func scaled(s dataset.Samples, by dataset.Scaling) dataset.Samples {
 	return s
 }
 
-// Start returns the parameters from which a task's training starts.
-func Start(id record.CID, t task.Task) []float64 { return t.Spec().Init(seed(id)) }
-
-// seed keys a stream of random numbers: one for the task's first parameters,
-// and one for each node and round.
+// seed keys a stream of random numbers: one for each task, node and round.
 func seed(id record.CID, parts ...[]byte) [32]byte {
 	h := sha256.New()
 	h.Write(id.Bytes())
