@@ -342,3 +342,67 @@ func TestReclaim(t *testing.T) {
 		}
 	}
 }
+
+// A light store takes whatever another one takes, and has it after a restart.
+func TestLight(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenLight(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type put struct {
+		cid  record.CID
+		rows []byte
+	}
+	var puts []put
+	for i, size := range []int{0, 1, valueThreshold - 200, valueThreshold, maxValue, 20 << 20} {
+		p := put{record.CIDOf([]byte{byte(i)}), random(uint64(i), size)}
+		if err := s.PutRows(p.cid, p.rows); err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		puts = append(puts, p)
+	}
+	// The largest of what is written at once: both halves of a proof, each just
+	// too small for the value log.
+	long := strings.Repeat("x", valueThreshold-1000)
+	first, second := signed(t, 1, record.KindManifest, "m", 1, long+"a"), signed(t, 1, record.KindManifest, "m", 1, long+"b")
+	if got, err := s.PutRecord(first); err != nil || got != Stored {
+		t.Fatalf("%v, %v", got, err)
+	}
+	if got, err := s.PutRecord(second); err != nil || got != Equivocation {
+		t.Fatalf("%v, %v", got, err)
+	}
+	// Many small blocks: more than fit one transaction.
+	artifact := random(9, 3<<20)
+	cid, _, err := s.AddArtifact(context.Background(), bytes.NewReader(artifact))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var small []op
+	for i := range 4 * batchKeys {
+		small = append(small, op{[]byte{spacePrivate, byte(i >> 8), byte(i)}, random(uint64(i), 500)})
+	}
+	if err := s.commitAll(small); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	for _, p := range puts {
+		if got, err := s.Rows(p.cid); err != nil || !bytes.Equal(got, p.rows) {
+			t.Errorf("%d bytes: %d, %v", len(p.rows), len(got), err)
+		}
+	}
+	if got, err := readArtifact(s, cid); err != nil || !bytes.Equal(got, artifact) {
+		t.Error(err)
+	}
+	if !s.Has(first.CID) {
+		t.Error("the record is gone")
+	}
+	for _, o := range small {
+		if got, err := s.get(o.key); err != nil || !bytes.Equal(got, o.value) {
+			t.Fatal(err)
+		}
+	}
+}
