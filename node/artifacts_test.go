@@ -36,7 +36,7 @@ func newHome(t *testing.T, name string) *home.Home {
 
 func start(t *testing.T, h *home.Home) *Node {
 	t.Helper()
-	n, err := New(h)
+	n, err := New(h, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,6 +34,11 @@ func (n *Node) addDataset(a api.AddDataset) (api.AddedDataset, error) {
 	if err != nil {
 		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "%s: %v", filepath.Base(a.Path), err)
 	}
+	return n.AddDataset(cleaned)
+}
+
+// AddDataset keeps cleaned rows at home and publishes their manifest.
+func (n *Node) AddDataset(cleaned dataset.Cleaned) (api.AddedDataset, error) {
 	rows, err := encodeRows(cleaned.Table)
 	if err != nil {
 		return api.AddedDataset{}, err

@@ -16,10 +16,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/libp2p/go-libp2p"
+
 	"village/node/artifacts"
 	"village/node/exchange"
 	"village/node/home"
 	"village/node/p2p"
+	"village/protocol/member"
 	"village/protocol/record"
 	"village/protocol/task"
 	"village/storage"
@@ -29,9 +32,22 @@ import (
 // peers before it goes on with its tasks.
 const recovery = 15 * time.Second
 
+// Options is what a program decides that runs many nodes. The zero value is a
+// daemon's.
+type Options struct {
+	Log  *slog.Logger    // nil: lines of text on standard error
+	Host []libp2p.Option // of the libp2p host, such as another network under it
+	// Light keeps little in memory, and nothing beyond a crash of the machine.
+	Light bool
+	// Watch, if set, is told of everything that the machine of a task asks for,
+	// before it is done: one at a time, and it must not call the node.
+	Watch func(task record.CID, effect member.Effect)
+}
+
 // Node is a running daemon.
 type Node struct {
 	home      *home.Home
+	observe   func(record.CID, member.Effect) // Options.Watch
 	log       *slog.Logger
 	started   time.Time
 	store     *storage.Store
@@ -67,7 +83,7 @@ func Run(ctx context.Context, h *home.Home, ready func(peerID, address string)) 
 		return err
 	}
 	defer func() { err = errors.Join(err, h.Unlock()) }()
-	n, err := New(h)
+	n, err := New(h, Options{})
 	if err != nil {
 		return err
 	}
@@ -88,15 +104,21 @@ func Run(ctx context.Context, h *home.Home, ready func(peerID, address string)) 
 
 // New opens the store of a locked home, restores the tasks from it and joins
 // the network.
-func New(h *home.Home) (*Node, error) {
+func New(h *home.Home, o Options) (*Node, error) {
 	config := h.Config()
 	listen, err := config.ListenAddrs()
 	if err != nil {
 		return nil, err
 	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	open := storage.Open
+	if o.Light {
+		open = storage.OpenLight
+	}
 	n := &Node{
-		home: h, started: time.Now(),
-		log:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		home: h, started: time.Now(), log: o.Log, observe: o.Watch,
 		tasks:   map[record.CID]task.Task{},
 		final:   map[string]bool{},
 		beacons: map[record.Slot]uint64{},
@@ -106,7 +128,7 @@ func New(h *home.Home) (*Node, error) {
 		changed: make(chan struct{}),
 	}
 	n.quit, n.stop = context.WithCancel(context.Background())
-	if n.store, err = storage.Open(h.StoreDir()); err != nil {
+	if n.store, err = open(h.StoreDir()); err != nil {
 		return nil, err
 	}
 	damaged := n.store.Damaged()
@@ -118,7 +140,7 @@ func New(h *home.Home) (*Node, error) {
 	n.network, err = p2p.New(p2p.Config{
 		Key: h.Key, Federation: config.Federation,
 		Listen: listen, Announce: config.Announce, Peers: config.Peers, MDNS: config.MDNS,
-		Members: members(config, h.ID), Logger: n.log,
+		Members: members(config, h.ID), Logger: n.log, Host: o.Host,
 	}, n.store, func(ctx context.Context, from record.NodeID, r record.Record) p2p.Verdict {
 		select {
 		case <-joined:

@@ -15,9 +15,9 @@ import (
 	"village/protocol/task"
 )
 
-// fewestRows is how many rows a dataset needs before the node publishes
+// FewestRows is how many rows a dataset needs before the node publishes
 // statistics of them under a task: the mean of a few rows tells the rows.
-const fewestRows = 10
+const FewestRows = 10
 
 // propose publishes a task.
 func (n *Node) propose(ctx context.Context, p api.Propose) (api.Proposed, error) {
@@ -25,6 +25,12 @@ func (n *Node) propose(ctx context.Context, p api.Propose) (api.Proposed, error)
 	if err != nil {
 		return api.Proposed{}, err
 	}
+	return n.Propose(ctx, t)
+}
+
+// Propose publishes a task as it stands, and returns when a peer has stored it or
+// none is there to do so.
+func (n *Node) Propose(ctx context.Context, t task.Task) (api.Proposed, error) {
 	subject, err := t.Subject()
 	if err != nil {
 		return api.Proposed{}, err
@@ -117,8 +123,8 @@ func (n *Node) fitting(id record.NodeID, target string, features []string) (data
 	return dataset.Manifest{}, fmt.Errorf("no dataset of node %s is known here; it may not have added one, or this node has not been connected to it", id)
 }
 
-// join enrols in a task with an own dataset.
-func (n *Node) join(ctx context.Context, j api.Join) (api.Joined, error) {
+// Join enrols in a task with an own dataset.
+func (n *Node) Join(ctx context.Context, j api.Join) (api.Joined, error) {
 	n.mu.RLock()
 	t, known := n.tasks[j.Task]
 	n.mu.RUnlock()
@@ -137,9 +143,9 @@ func (n *Node) join(ctx context.Context, j api.Join) (api.Joined, error) {
 		return api.Joined{}, api.Fail(api.CodeFailed, "village dataset show "+cid.String(), "%v", err)
 	}
 	train, test := site.Rows()
-	if train+test < fewestRows {
+	if train+test < FewestRows {
 		return api.Joined{}, api.Fail(api.CodeDenied, "village dataset list --mine",
-			"the dataset has %d rows; with fewer than %d, the statistics that a task publishes would tell the rows", train+test, fewestRows)
+			"the dataset has %d rows; with fewer than %d, the statistics that a task publishes would tell the rows", train+test, FewestRows)
 	}
 	config := n.home.Config()
 	var enrolled task.Enrolled
@@ -175,8 +181,8 @@ func (n *Node) join(ctx context.Context, j api.Join) (api.Joined, error) {
 	}, nil
 }
 
-// leave ends the node's part in a task for good.
-func (n *Node) leave(ctx context.Context, id record.CID) (any, error) {
+// Leave ends the node's part in a task for good.
+func (n *Node) Leave(ctx context.Context, id record.CID) (api.Left, error) {
 	next := "village task show " + id.String()
 	var problem error
 	err := n.ask(ctx, func() {

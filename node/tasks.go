@@ -137,6 +137,9 @@ func (n *Node) step(run *run, e member.Event) {
 }
 
 func (n *Node) perform(run *run, effect member.Effect) {
+	if n.observe != nil {
+		n.observe(run.id, effect)
+	}
 	switch e := effect.(type) {
 	case member.Publish:
 		body, err := n.provide(run, e.Body)

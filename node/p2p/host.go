@@ -46,7 +46,7 @@ const (
 // stream needs it, and what they hold is booked with the resource manager. A
 // larger initial window is not booked, so that any peer could fill it on every
 // stream, and records of at most 1 MiB gain nothing by it.
-func newHost(cfg Config, names names, members *members, traffic *traffic, more []libp2p.Option) (host.Host, error) {
+func newHost(cfg Config, names names, members *members, traffic *traffic) (host.Host, error) {
 	key, err := crypto.UnmarshalEd25519PrivateKey(cfg.Key)
 	if err != nil {
 		return nil, fmt.Errorf("the node's key: %w", err)
@@ -92,7 +92,7 @@ func newHost(cfg Config, names names, members *members, traffic *traffic, more [
 		libp2p.DisableIdentifyAddressDiscovery(),
 		libp2p.DisableMetrics(),
 		libp2p.Ping(false),
-		libp2p.ChainOptions(more...),
+		libp2p.ChainOptions(cfg.Host...),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("starting the libp2p host: %w", errors.Join(err, conns.Close(), limits.Close()))

@@ -41,6 +41,7 @@ type Config struct {
 	MDNS       bool            // look for nodes of the federation on the local network
 	Members    []record.NodeID // the only nodes to talk to and to hear from; empty: an open federation
 	Logger     *slog.Logger    // nil: silent
+	Host       []libp2p.Option // of the host, beside its own: such as another network under it
 }
 
 // Catalogue is what the node holds. Its methods may be called at the same time.
@@ -138,12 +139,6 @@ func namesOf(federation string) names {
 // New starts a node: when it returns, the node listens, has joined the topic,
 // serves its protocols and is looking for its peers.
 func New(cfg Config, cat Catalogue, receive Receive) (*Network, error) {
-	return newNetwork(cfg, cat, receive)
-}
-
-// newNetwork is New with more options for the host, by which a test puts
-// another network under it.
-func newNetwork(cfg Config, cat Catalogue, receive Receive, options ...libp2p.Option) (*Network, error) {
 	if cfg.Federation == "" {
 		return nil, errors.New("no federation is named: set one with 'village init --federation NAME'")
 	}
@@ -161,14 +156,14 @@ func newNetwork(cfg Config, cat Catalogue, receive Receive, options ...libp2p.Op
 	}
 	n.members = newMembers(n.id, cfg.Members, &n.refused)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	if err := n.start(cfg, options); err != nil {
+	if err := n.start(cfg); err != nil {
 		n.Close()
 		return nil, err
 	}
 	return n, nil
 }
 
-func (n *Network) start(cfg Config, options []libp2p.Option) error {
+func (n *Network) start(cfg Config) error {
 	peers := make([]peer.AddrInfo, len(cfg.Peers))
 	for i, s := range cfg.Peers {
 		var err error
@@ -176,7 +171,7 @@ func (n *Network) start(cfg Config, options []libp2p.Option) error {
 			return err
 		}
 	}
-	h, err := newHost(cfg, n.names, n.members, &n.traffic, options)
+	h, err := newHost(cfg, n.names, n.members, &n.traffic)
 	if err != nil {
 		return err
 	}

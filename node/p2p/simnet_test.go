@@ -123,9 +123,10 @@ func lossAndPartition(t *testing.T) {
 			Listen: []string{fmt.Sprintf("/ip4/%s/udp/8000/quic-v1", simulatedIP(i))},
 			// A ring, and two of the others: five neighbours in the mean.
 			Peers: []string{addr((i + 1) % count), addr((i + 2 + random.IntN(8)) % count), addr((i + 10 + random.IntN(8)) % count)},
+			Host:  []libp2p.Option{simulated(nw, simnet.NodeBiDiLinkSettings{Uplink: link, Downlink: link})},
 		}
 		s := newStore()
-		n, err := newNetwork(cfg, s, s.receive, simulated(nw, simnet.NodeBiDiLinkSettings{Uplink: link, Downlink: link}))
+		n, err := New(cfg, s, s.receive)
 		if err != nil {
 			t.Fatal(err)
 		}
