@@ -24,16 +24,28 @@ type Site struct {
 	train, test dataset.Samples // unscaled
 	moments     dataset.Moments // of train
 
-	roster  record.CID // whose scaling shared and tested have
-	shared  dataset.Samples
-	tested  dataset.Samples
-	scratch learn.Scratch
-	labels  []int // that are trained on instead of the true ones, if not nil
+	shared, tested scaledRows // train and test under a roster's scaling, once they were needed
+	scratch        learn.Scratch
+	labels         []int // that are trained on instead of the true ones, if not nil
+}
+
+// scaledRows are samples under the scaling of a roster.
+type scaledRows struct {
+	dataset.Samples
+	roster record.CID
+}
+
+// under returns the samples s under the roster's scaling, which it keeps.
+func (r *scaledRows) under(roster task.Roster, s dataset.Samples) dataset.Samples {
+	if r.roster != roster.CID {
+		r.roster, r.Samples = roster.CID, scaled(s, roster.Scaling)
+	}
+	return r.Samples
 }
 
 // NewSite encodes the rows of a table under a task. The split column may be "".
-func NewSite(self record.NodeID, id record.CID, t task.Task, rows dataset.Table, split string) (*Site, error) {
-	train, test, err := t.Encoding.Divide(rows, split, t.Seed)
+func NewSite(self record.NodeID, id record.CID, t task.Task, table dataset.Table, split string) (*Site, error) {
+	train, test, err := t.Encoding.Divide(table, split, t.Seed)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +57,7 @@ func NewSite(self record.NodeID, id record.CID, t task.Task, rows dataset.Table,
 		return nil, err
 	}
 	if s.train.N == 0 {
-		return nil, fmt.Errorf("none of the %d rows is a training row", len(rows.Rows))
+		return nil, fmt.Errorf("none of the %d rows is a training row", len(table.Rows))
 	}
 	if s.test.N > task.MaxRows {
 		return nil, fmt.Errorf("%d test rows; at most %d are possible", s.test.N, uint64(task.MaxRows))
@@ -68,8 +80,7 @@ func (s *Site) Enrolment(manifest record.CID, nation, name string) task.Enrolmen
 // Train runs the local steps of a round. Parameters that grow too large to be
 // mixed are an error. Progress may be nil; see [learn.Training].
 func (s *Site) Train(e Train, progress func() error) ([]float64, error) {
-	s.scale(e.Roster)
-	rows := s.shared
+	rows := s.shared.under(e.Roster, s.train)
 	if s.labels != nil {
 		rows.Y = s.labels
 	}
@@ -85,13 +96,6 @@ func (s *Site) Train(e Train, progress func() error) ([]float64, error) {
 	return params, nil
 }
 
-// scale puts the rows under the roster's scaling.
-func (s *Site) scale(r task.Roster) {
-	if s.roster != r.CID {
-		s.roster, s.shared, s.tested = r.CID, scaled(s.train, r.Scaling), scaled(s.test, r.Scaling)
-	}
-}
-
 // FlipLabels makes [Site.Train] take every row for one of the next class, as a
 // hostile node does. Evaluations stay honest.
 func (s *Site) FlipLabels() {
@@ -103,8 +107,7 @@ func (s *Site) FlipLabels() {
 
 // Tally counts, on the node's test rows, parameters of the roster's training.
 func (s *Site) Tally(t *learn.Tally, r task.Roster, params []float64) {
-	s.scale(r)
-	t.Count(params, s.tested)
+	t.Count(params, s.tested.under(r, s.test))
 }
 
 // Evaluate counts, on the node's test rows, the model and what the node reaches
