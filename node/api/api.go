@@ -325,6 +325,7 @@ type Report struct {
 	Nodes    []NodeReport    `json:"nodes"`
 	AllRows  Pair            `json:"all_rows"`
 	Mean     MeanPair        `json:"mean_of_nodes"`
+	Worst    MeanPair        `json:"worst_node"`
 	// Contributions say of every named node what it gave to the model.
 	Contributions []Contribution `json:"contributions"`
 }
@@ -342,7 +343,7 @@ type (
 func ReportOf(r task.Results) Report {
 	return Report{
 		CID: r.CID, Task: r.Task, Name: r.Name, Target: r.Target, Positive: r.Positive, Rounds: r.Rounds,
-		Missing: r.Missing, Nodes: r.Nodes, AllRows: r.AllRows, Mean: r.Mean, Contributions: r.Contributions,
+		Missing: r.Missing, Nodes: r.Nodes, AllRows: r.AllRows, Mean: r.Mean, Worst: r.Worst, Contributions: r.Contributions,
 	}
 }
 

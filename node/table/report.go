@@ -37,7 +37,8 @@ func Report(w io.Writer, r api.Report) error {
 	return nil
 }
 
-// Summary writes a line a node, then all rows and the mean of the nodes: what
+// Summary writes a line a node, then all rows, the mean of the nodes and the
+// lowest of each figure: what
 // each reaches alone beside what the federation reaches.
 func Summary(w io.Writer, r api.Report) error {
 	var g grid
@@ -56,6 +57,7 @@ func Summary(w io.Writer, r api.Report) error {
 	}
 	g.add(append([]string{"all rows", count(trained), count(r.AllRows.Federated.Rows)}, figures(r.AllRows)...)...)
 	g.add(append([]string{"mean of nodes", "", ""}, append(three(r.Mean.Local), three(r.Mean.Federated)...)...)...)
+	g.add(append([]string{"worst node", "", ""}, append(three(r.Worst.Local), three(r.Worst.Federated)...)...)...)
 	if err := g.write(w); err != nil {
 		return err
 	}

@@ -168,6 +168,7 @@ report  –
 HUN Budapest        180    81       0.748  0.761    0.841          –      –        –
 all rows            180   254       0.748  0.761    0.841      0.795  0.761    0.841
 mean of nodes                       0.791      –        –          –      –        –
+worst node                              –      –        –          –      –        –
 missing: NODE
 
 CONTRIBUTION                                          TRAINING ROWS  ROUND  IN THE MODEL  WHY

@@ -184,7 +184,7 @@ func TestFinalSet(t *testing.T) {
 			m.Step(second, left(i))
 		}
 		m.rounds.busy = false // a node that is behind trains on
-		m.finalSet(second)      // whom it waits for from now on
+		m.finalSet(second)    // whom it waits for from now on
 		got, ready := m.finalSet(c.at)
 		if ready != (c.parts != nil) {
 			t.Errorf("%s: ready is %v", c.name, ready)

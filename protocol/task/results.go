@@ -23,6 +23,8 @@ type Results struct {
 	Contributions []Contribution `json:"contributions"`
 	AllRows       Pair           `json:"all_rows"`
 	Mean          MeanPair       `json:"mean_of_nodes"`
+	// Worst is the lowest value of each metric at any node.
+	Worst MeanPair `json:"worst_node"`
 }
 
 // NodeResult is one node's part of the results.
@@ -41,7 +43,8 @@ type Pair struct {
 	Federated learn.Report `json:"federated"`
 }
 
-// MeanPair is a Pair of plain means over the nodes for which a metric is defined.
+// MeanPair is a Pair of figures over the nodes for which a metric is defined, all
+// nodes alike.
 type MeanPair struct {
 	Local     Metrics `json:"local"`
 	Federated Metrics `json:"federated"`
@@ -129,35 +132,43 @@ func ResultsOf(t Task, id record.CID, c FinalContent, roster Roster, enrolled ma
 		return Results{}, err
 	}
 	res.AllRows = Pair{Local: report(sumLocal), Federated: report(sumFederated)}
-	res.Mean = MeanPair{
-		Local:     meanOf(res.Nodes, func(n NodeResult) learn.Report { return n.Local }),
-		Federated: meanOf(res.Nodes, func(n NodeResult) learn.Report { return n.Federated }),
-	}
+	res.Mean = over(res.Nodes, func(sorted []float64) float64 {
+		sum := 0.0
+		for _, v := range sorted {
+			sum += v
+		}
+		return sum / float64(len(sorted))
+	})
+	res.Worst = over(res.Nodes, func(sorted []float64) float64 { return sorted[0] })
 	return res, nil
 }
 
-func meanOf(nodes []NodeResult, of func(NodeResult) learn.Report) Metrics {
-	mean := func(metric func(learn.Report) *float64) *float64 {
-		var values []float64
-		for _, node := range nodes {
-			if v := metric(of(node)); v != nil {
-				values = append(values, *v)
+// over computes a figure of each metric from its values at the nodes. They are
+// sorted, so that a sum is the same whatever the nodes' IDs are.
+func over(nodes []NodeResult, figure func(sorted []float64) float64) MeanPair {
+	of := func(report func(NodeResult) learn.Report) Metrics {
+		metric := func(metric func(learn.Report) *float64) *float64 {
+			var values []float64
+			for _, node := range nodes {
+				if v := metric(report(node)); v != nil {
+					values = append(values, *v)
+				}
 			}
+			if len(values) == 0 {
+				return nil
+			}
+			slices.Sort(values)
+			v := figure(values)
+			return &v
 		}
-		if len(values) == 0 {
-			return nil
+		return Metrics{
+			Accuracy: metric(func(r learn.Report) *float64 { return r.Accuracy }),
+			F1:       metric(func(r learn.Report) *float64 { return r.F1 }),
+			ROCAUC:   metric(func(r learn.Report) *float64 { return r.ROCAUC }),
 		}
-		slices.Sort(values) // the same sum whatever the nodes' IDs are
-		sum := 0.0
-		for _, v := range values {
-			sum += v
-		}
-		sum /= float64(len(values))
-		return &sum
 	}
-	return Metrics{
-		Accuracy: mean(func(r learn.Report) *float64 { return r.Accuracy }),
-		F1:       mean(func(r learn.Report) *float64 { return r.F1 }),
-		ROCAUC:   mean(func(r learn.Report) *float64 { return r.ROCAUC }),
+	return MeanPair{
+		Local:     of(func(n NodeResult) learn.Report { return n.Local }),
+		Federated: of(func(n NodeResult) learn.Report { return n.Federated }),
 	}
 }

@@ -87,6 +87,7 @@ func TestResultsOf(t *testing.T) {
 	is("accuracy of all rows, federated", res.AllRows.Federated.Accuracy, 1)
 	is("mean local accuracy", res.Mean.Local.Accuracy, (2./3+1./2)/2)
 	is("mean federated accuracy", res.Mean.Federated.Accuracy, 1)
+	is("worst local accuracy", res.Worst.Local.Accuracy, 1./2)
 	is("mean local F1", res.Mean.Local.F1, (2./3+2./3)/2)
 	is("mean local ROC-AUC, of one node", res.Mean.Local.ROCAUC, 1./2)
 	is("mean federated ROC-AUC, of one node", res.Mean.Federated.ROCAUC, 1)
@@ -101,7 +102,7 @@ func TestResultsOfNobody(t *testing.T) {
 		"of another model": {good().Nodes[0]: {Model: record.CIDOf(nil), Local: counts(), Federated: counts()}},
 	} {
 		res := results(t, evaluations)
-		if len(res.Missing) != 3 || len(res.Nodes) != 0 || res.AllRows.Local.Rows != 0 || res.AllRows.Local.Accuracy != nil || res.Mean != (MeanPair{}) {
+		if len(res.Missing) != 3 || len(res.Nodes) != 0 || res.AllRows.Local.Rows != 0 || res.AllRows.Local.Accuracy != nil || res.Mean != (MeanPair{}) || res.Worst != (MeanPair{}) {
 			t.Errorf("%s: %+v", name, res)
 		}
 	}
