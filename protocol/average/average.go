@@ -55,7 +55,7 @@ type Shape struct {
 
 // Bounds of a [Shape].
 const (
-	MaxLength = 1 << 32
+	MaxLength = 1 << 30  // parameters of a vector
 	maxBound  = 1 << 500 // far from where float64 ends, so that scaling is exact
 )
 
