@@ -1,0 +1,167 @@
+package chart
+
+import (
+	"math"
+	"slices"
+	"strconv"
+
+	"gonum.org/v1/plot"
+)
+
+// axis is one of a plot, in the plot's own numbers: where it is logarithmic,
+// those are decimal logarithms.
+type axis struct {
+	title    string
+	min, max float64
+	ticks    []plot.Tick
+	grid     bool
+}
+
+// steps are the round numbers from lo to hi, some five of them, and how many
+// decimals they have.
+func steps(lo, hi float64) (at []float64, decimals int) {
+	raw := (hi - lo) / 5.5
+	if !(raw > 0) || math.IsInf(raw, 0) {
+		return []float64{lo}, 0
+	}
+	e := math.Floor(math.Log10(raw))
+	step := math.Pow(10, e)
+	for _, m := range []float64{1, 2, 5, 10} {
+		if step = m * math.Pow(10, e); step >= raw*0.999 {
+			break
+		}
+	}
+	decimals = max(0, -int(math.Floor(math.Log10(step)+1e-9)))
+	for i := math.Ceil(lo/step - 1e-9); i*step <= hi+step*1e-9; i++ {
+		at = append(at, i*step+0) // + 0 makes of -0 a 0
+	}
+	return at, decimals
+}
+
+// linear has ticks at round numbers of a unit.
+func linear(title string, lo, hi, unit float64, label func(v float64, decimals int) string) axis {
+	a := axis{title: title, min: lo, max: hi, grid: true}
+	at, decimals := steps(lo/unit, hi/unit)
+	for _, v := range at {
+		a.ticks = append(a.ticks, plot.Tick{Value: v * unit, Label: label(v, decimals)})
+	}
+	return a
+}
+
+func decimal(v float64, decimals int) string {
+	if decimals == 0 || v == 0 {
+		return count(v)
+	}
+	return strconv.FormatFloat(v, 'f', decimals, 64)
+}
+
+// quantity is what a plot's x axis shows of a point.
+type quantity struct {
+	title string
+	units []unit // nil = a plain number
+	marks []mark // of a logarithmic axis
+}
+
+type mark struct {
+	value float64
+	label string
+}
+
+var (
+	inRounds = quantity{title: "Round"}
+	inBytes  = quantity{title: "Sent by all nodes together", units: byteUnits, marks: byteMarks()}
+	inTime   = quantity{title: "Virtual time", units: timeUnits, marks: []mark{
+		{0.001, "1 ms"}, {0.01, "10 ms"}, {0.1, "100 ms"}, {1, "1 s"}, {10, "10 s"}, {60, "1 min"}, {600, "10 min"},
+		{3600, "1 h"}, {36000, "10 h"}, {5 * 86400, "5 d"}, {50 * 86400, "50 d"}, {500 * 86400, "500 d"},
+	}}
+)
+
+func byteMarks() []mark {
+	var list []mark
+	for e := range 17 {
+		list = append(list, mark{math.Pow10(e), withUnit(byteUnits, math.Pow10(e))})
+	}
+	for i := range list {
+		u := unitFor(byteUnits, list[i].value)
+		list[i].label = count(list[i].value/u.size) + " " + u.name
+	}
+	return list
+}
+
+// along makes the x axis for lines, and turns their x into the axis' numbers:
+// logarithms where the lines end more than a factor of ten apart, which would
+// press the shorter ones into a corner. A logarithmic axis begins at the first
+// point above 0.
+func along(q quantity, lines [][]segment) axis {
+	least, most, first := math.Inf(1), 0.0, math.Inf(1)
+	for _, l := range lines {
+		end := 0.0
+		for _, s := range l {
+			for _, p := range s {
+				end = max(end, p.x)
+				if p.x > 0 {
+					first = min(first, p.x)
+				}
+			}
+		}
+		if end > 0 {
+			least, most = min(least, end), max(most, end)
+		}
+	}
+	if most == 0 {
+		most = 1
+	}
+	if q.units == nil || most/least <= 10 {
+		unit, title := 1.0, q.title
+		if q.units != nil {
+			u := unitFor(q.units, most)
+			unit, title = u.size, title+" ("+u.name+")"
+		}
+		return linear(title, 0, most, unit, decimal)
+	}
+	for _, l := range lines {
+		for i, s := range l {
+			l[i] = slices.DeleteFunc(s, func(p point) bool { return p.x <= 0 })
+			for j := range l[i] {
+				l[i][j].x = math.Log10(l[i][j].x)
+			}
+		}
+	}
+	a := axis{title: q.title, min: math.Log10(first), max: math.Log10(most), grid: true}
+	for _, m := range q.marks {
+		if v := math.Log10(m.value); v >= a.min-1e-9 && v <= a.max+1e-9 {
+			a.ticks = append(a.ticks, plot.Tick{Value: v, Label: m.label})
+		}
+	}
+	return a
+}
+
+// share is the y axis for a metric between 0 and 1, close around the values.
+func share(title string, lo, hi float64) axis {
+	pad := max(0.005, 0.06*(hi-lo))
+	return linear(title, max(0, lo-pad), min(1, hi+pad), 1, decimal)
+}
+
+// decades is a logarithmic y axis with a line of its own for exact zeros, at
+// zero, below all other values.
+func decades(title string, lo, hi float64, zeros bool) (a axis, zero float64) {
+	a = axis{title: title, grid: true}
+	if lo > hi { // zeros alone
+		a.min, a.max = -1, 1
+		a.ticks = []plot.Tick{{Value: 0, Label: "0 (exact)"}}
+		return a, 0
+	}
+	low, high := math.Floor(math.Log10(lo)), math.Ceil(math.Log10(hi))
+	high = max(high, low+1)
+	step := max(1, math.Ceil((high-low)/6))
+	a.min, a.max = low, high
+	for e := math.Ceil(low/step) * step; e <= high; e += step {
+		a.ticks = append(a.ticks, plot.Tick{Value: e, Label: power10(int(e))})
+	}
+	if zeros {
+		zero = low - max(0.6, (high-low)*0.12)
+		a.min = zero
+		a.ticks = append(a.ticks, plot.Tick{Value: zero, Label: "0 (exact)"})
+	}
+	return a, zero
+}

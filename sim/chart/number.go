@@ -1,0 +1,92 @@
+package chart
+
+import (
+	"math"
+	"strconv"
+	"strings"
+)
+
+// The units are decimal: 1 kB is 1,000 bytes.
+var byteUnits = []unit{{1e15, "PB"}, {1e12, "TB"}, {1e9, "GB"}, {1e6, "MB"}, {1e3, "kB"}, {1, "B"}}
+
+var timeUnits = []unit{{86400, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}, {1e-3, "ms"}}
+
+type unit struct {
+	size float64
+	name string
+}
+
+// unitFor is the largest one that fits into v, else the smallest.
+func unitFor(units []unit, v float64) unit {
+	for _, u := range units {
+		if v >= u.size {
+			return u
+		}
+	}
+	return units[len(units)-1]
+}
+
+// withUnit writes v with three digits.
+func withUnit(units []unit, v float64) string {
+	u := unitFor(units, v)
+	return digits(v/u.size) + " " + u.name
+}
+
+// inUnitOf writes a mean and its deviation in the mean's unit.
+func (s Stat) inUnitOf(units []unit) string {
+	if s.N == 0 {
+		return "–"
+	}
+	u := unitFor(units, s.Mean)
+	return s.Format(func(v float64) string { return digits(v / u.size) }) + " " + u.name
+}
+
+// digits writes a number with three digits that count, or all before the point.
+func digits(v float64) string {
+	switch a := math.Abs(v); {
+	case a == 0 || a >= 100:
+		return count(v)
+	case a >= 10:
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 2, 64)
+}
+
+// count writes a whole number with commas.
+func count(v float64) string {
+	s := strconv.FormatFloat(math.Abs(v), 'f', 0, 64)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	if v < 0 && strings.Trim(s, "0,") != "" {
+		s = "−" + s
+	}
+	return s
+}
+
+// ratio writes an accuracy and the like.
+func ratio(v float64) string { return strconv.FormatFloat(v, 'f', 3, 64) }
+
+// signed writes a difference of accuracies in percentage points.
+func signed(v float64) string {
+	s := strconv.FormatFloat(math.Abs(100*v), 'f', 1, 64)
+	switch {
+	case s == "0.0":
+		return s
+	case v < 0:
+		return "−" + s
+	}
+	return "+" + s
+}
+
+// power writes a number that may be very small; 0 is exact.
+func power(v float64) string {
+	switch a := math.Abs(v); {
+	case a == 0:
+		return "0"
+	case a >= 0.001 && a < 1000:
+		return strconv.FormatFloat(v, 'g', 3, 64)
+	}
+	s := strconv.FormatFloat(v, 'e', 1, 64)
+	return strings.NewReplacer("e-0", "e-", "e+0", "e+").Replace(s)
+}
