@@ -388,3 +388,17 @@ func ExamplePlan() {
 	fmt.Printf("%.2f\n", plan.Vectors(0))
 	// Output: 1.99
 }
+
+// TestScatterTakesNothingLate lets the chunk of a step come when the node has
+// sent the sums that it belongs to.
+func TestScatterTakesNothingLate(t *testing.T) {
+	for step := Reduce; step < Gather; step++ {
+		s, chunks, senders := fresh(t)
+		for range step + 2 {
+			s.Send()
+		}
+		if news, err := s.Receive(senders[step], chunks[step]); news || err != nil {
+			t.Errorf("late in step %d: news %v, error %v", step, news, err)
+		}
+	}
+}

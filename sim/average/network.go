@@ -71,7 +71,7 @@ type Outcome struct {
 // its neighbours of that round of the graph, and takes what comes. The weights
 // are those of the vectors.
 func PushSum(ctx context.Context, network Network, graph *mixing.Graph, vectors [][]float64, weights []uint64, stop Stop) (Outcome, error) {
-	r, err := newRun(network, vectors, weights)
+	r, err := newPush(network, vectors, weights)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -100,8 +100,8 @@ func PushSum(ctx context.Context, network Network, graph *mixing.Graph, vectors 
 	return r.out, nil
 }
 
-// run is an averaging under way.
-type run struct {
+// push is an averaging under way.
+type push struct {
 	Network
 	shape  average.Shape
 	random *rand.Rand
@@ -119,7 +119,7 @@ type delivery struct {
 	message  average.Message
 }
 
-func newRun(network Network, vectors [][]float64, weights []uint64) (*run, error) {
+func newPush(network Network, vectors [][]float64, weights []uint64) (*push, error) {
 	if err := network.Check(); err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func newRun(network Network, vectors [][]float64, weights []uint64) (*run, error
 	if n == 0 || len(weights) != n {
 		return nil, fmt.Errorf("%d vectors and %d weights: there is one of each for every node, and at least one node", n, len(weights))
 	}
-	r := &run{
+	r := &push{
 		Network: network,
 		shape:   average.Shape{Nodes: n, Length: len(vectors[0])},
 		random:  rand.New(rand.NewPCG(network.Seed, 0x6176657261676500)),
@@ -173,7 +173,7 @@ func distance(a, b []float64) float64 {
 }
 
 // send gives away what node i gives in this step.
-func (r *run) send(i int, shares []average.Share) error {
+func (r *push) send(i int, shares []average.Share) error {
 	messages, err := r.nodes[i].Send(shares)
 	if err != nil {
 		return fmt.Errorf("node %d: %w", i, err)
@@ -201,7 +201,7 @@ func (r *run) send(i int, shares []average.Share) error {
 	return nil
 }
 
-func (r *run) later(d delivery) {
+func (r *push) later(d delivery) {
 	at := r.out.Steps
 	if r.Delay > 0 {
 		at += r.random.IntN(r.Delay + 1)
@@ -211,7 +211,7 @@ func (r *run) later(d delivery) {
 }
 
 // deliver hands over what comes in this step, and ends the nodes that fail in it.
-func (r *run) deliver() error {
+func (r *push) deliver() error {
 	due := &r.due[r.out.Steps%len(r.due)]
 	for _, d := range *due {
 		if _, err := r.nodes[d.to].Receive(d.from, d.message); err != nil {
@@ -230,7 +230,7 @@ func (r *run) deliver() error {
 	return nil
 }
 
-func (r *run) restart(i int) (err error) {
+func (r *push) restart(i int) (err error) {
 	if r.nodes[i], err = average.RestorePushSum(r.shape, i, r.saved[i]); err != nil {
 		return fmt.Errorf("node %d: %w", i, err)
 	}
@@ -238,7 +238,7 @@ func (r *run) restart(i int) (err error) {
 }
 
 // observe writes down how far it has come.
-func (r *run) observe() {
+func (r *push) observe() {
 	r.out.Error = 0
 	for _, p := range r.nodes {
 		if p.Ledger() != nil {

@@ -1,8 +1,12 @@
 package average
 
 import (
+	"context"
+	"errors"
 	"flag"
+	"math"
 	"math/rand/v2"
+	"reflect"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -79,4 +83,101 @@ func TestStorms(t *testing.T) {
 	}
 	group.Wait()
 	t.Logf("%d runs, %d steps, %d messages", to-from, steps.Load(), messages.Load())
+}
+
+func graphOf(t *testing.T, rule string, n int) *mixing.Graph {
+	t.Helper()
+	g, err := mixing.New(rule, n, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// TestWithoutFaultsBaseIsExact holds that every node has the mean after one
+// period of the Base-(k+1) graph.
+func TestWithoutFaultsBaseIsExact(t *testing.T) {
+	sizes := []int{97, 100, 193}
+	for n := 1; n <= 64; n++ {
+		sizes = append(sizes, n)
+	}
+	for _, n := range sizes {
+		for _, rule := range []string{"base:1", "base:2", "base:3"} {
+			g := graphOf(t, rule, n)
+			vectors, weights := contributions(rand.New(rand.NewPCG(uint64(n), 1)), n, 3)
+			out, err := PushSum(t.Context(), Network{}, g, vectors, weights, Stop{Steps: g.Period()})
+			if err != nil || out.Error > 1e-12 || out.Violations != 0 {
+				t.Errorf("%d nodes, %s: error %g after %d steps: %v", n, rule, out.Error, out.Steps, err)
+			}
+			if sent := float64(out.Messages) / float64(n); n == 193 && rule == "base:1" && sent > 15 {
+				t.Errorf("%d nodes, %s: %g vectors sent per node", n, rule, sent)
+			}
+		}
+	}
+}
+
+func TestOneSeedIsOneRun(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	vectors, weights := contributions(random, 20, 2)
+	network, g := tempest(random, 20, 5), graphOf(t, "random", 20)
+	run := func() Outcome {
+		out, err := PushSum(t.Context(), network, g, vectors, weights, Stop{Steps: 200})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	a, b := run(), run()
+	if !reflect.DeepEqual(a, b) {
+		t.Errorf("%+v and %+v", a, b)
+	}
+	if len(a.Curve) != a.Steps || a.Steps != 200 || a.Curve[199] != (Point{a.Messages, a.Error}) {
+		t.Errorf("%d steps, a curve of %d", a.Steps, len(a.Curve))
+	}
+	network.Seed++
+	if c := run(); c.Error == a.Error {
+		t.Error("another seed is the same run")
+	}
+}
+
+func TestPushSumEndsWithItsContext(t *testing.T) {
+	vectors, weights := contributions(rand.New(rand.NewPCG(1, 2)), 4, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	network := Network{Apart: func(step, _, _ int) bool {
+		if step == 3 {
+			cancel()
+		}
+		return true
+	}}
+	out, err := PushSum(ctx, network, graphOf(t, "ring", 4), vectors, weights, Stop{Steps: 1000})
+	if !errors.Is(err, context.Canceled) || out.Steps != 3 || len(out.Curve) != 3 {
+		t.Errorf("%d steps, a curve of %d, error %v", out.Steps, len(out.Curve), err)
+	}
+}
+
+func TestPushSumRefuses(t *testing.T) {
+	vectors, weights := [][]float64{{1, 2}, {3, 4}}, []uint64{1, 2}
+	for name, c := range map[string]struct {
+		network Network
+		vectors [][]float64
+		weights []uint64
+	}{
+		"loss of 1":        {Network{Loss: 1}, vectors, weights},
+		"negative loss":    {Network{Loss: -.1}, vectors, weights},
+		"loss NaN":         {Network{Loss: math.NaN()}, vectors, weights},
+		"duplicates":       {Network{Duplicate: 1.1}, vectors, weights},
+		"restarts always":  {Network{Restart: 1}, vectors, weights},
+		"negative delay":   {Network{Delay: -1}, vectors, weights},
+		"endless delay":    {Network{Delay: math.MaxInt}, vectors, weights},
+		"no vectors":       {Network{}, nil, nil},
+		"a weight missing": {Network{}, vectors, weights[:1]},
+		"weight 0":         {Network{}, vectors, []uint64{1, 0}},
+		"other length":     {Network{}, [][]float64{{1, 2}, {3}}, weights},
+		"no parameters":    {Network{}, [][]float64{{}, {}}, weights},
+		"NaN":              {Network{}, [][]float64{{1, 2}, {3, math.NaN()}}, weights},
+	} {
+		if out, err := PushSum(t.Context(), c.network, graphOf(t, "ring", 2), c.vectors, c.weights, Stop{Steps: 5}); err == nil {
+			t.Errorf("%s: %+v", name, out)
+		}
+	}
 }
