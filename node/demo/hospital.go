@@ -2,48 +2,31 @@ package demo
 
 import (
 	"context"
-	_ "embed"
-	"encoding/csv"
-	"fmt"
 	"slices"
-	"strings"
 
 	"village/node/api"
 	"village/node/home"
+	"village/node/ingest/sets"
 	"village/protocol/dataset"
 )
 
-// Citation names the authors and the licence of the embedded rows, which the
-// licence asks to be shown with them.
-const Citation = "Janosi, A., Steinbrunn, W., Pfisterer, M. and Detrano, R. (1988). Heart Disease. " +
-	"UCI Machine Learning Repository. https://doi.org/10.24432/C52P4X. CC BY 4.0"
-
-// heart holds the rows of all hospitals; heart.md says where they are from.
-//
-//go:embed heart.csv
-var heart string
+// Citation names the authors and the licence of the rows, which the licence asks
+// to be shown with them.
+var Citation = sets.Heart.Citation
 
 // What the rows are called and how they are to be read.
-const (
-	target = "label"
-	split  = "split"
+var (
+	target   = sets.Heart.Options.Target
+	split    = sets.Heart.Options.Split
+	features = sets.Heart.Features
+	options  = described(sets.Heart.Options)
 )
 
-var (
-	features = []string{"age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak"}
-	options  = dataset.Options{
-		Name:        "heart disease",
-		Target:      target,
-		Categorical: []string{"cp", "restecg"},
-		// The same levels at every hospital, also those that one of them lacks.
-		Levels:      map[string][]string{"cp": {"1", "2", "3", "4"}, "restecg": {"0", "1", "2"}, target: {"0", "1"}},
-		Split:       split,
-		Positive:    "1",
-		Domain:      "health",
-		Licence:     "CC-BY-4.0",
-		Description: "Patients examined for coronary heart disease. " + Citation,
-	}
-)
+// described adds what the hospitals say of their rows.
+func described(o dataset.Options) dataset.Options {
+	o.Description = "Patients examined for coronary heart disease. " + Citation
+	return o
+}
 
 // hospital is one node of the demo.
 type hospital struct {
@@ -84,15 +67,15 @@ func hospitals() ([]*hospital, error) {
 		{nation: "CHE", name: "zurich", center: "switzerland"},
 		{nation: "USA", name: "long-beach", center: "va"},
 	}
-	lines, err := csv.NewReader(strings.NewReader(heart)).ReadAll()
+	rows, err := sets.Heart.Table()
 	if err != nil {
-		return nil, fmt.Errorf("the embedded rows: %w", err)
+		return nil, err
 	}
 	for _, h := range all {
-		h.rows.Columns = lines[0][1:]
-		for _, line := range lines[1:] {
-			if line[0] == h.center {
-				h.rows.Rows = append(h.rows.Rows, line[1:])
+		h.rows.Columns = rows.Columns[1:]
+		for _, row := range rows.Rows {
+			if row[0] == h.center {
+				h.rows.Rows = append(h.rows.Rows, row[1:])
 			}
 		}
 	}
