@@ -1,10 +1,15 @@
 // Package sim runs the machine of protocol/member for many nodes at once, on a
 // virtual clock and over a virtual network that loses, delays, repeats and
-// reorders messages and restarts nodes. One seed gives one run.
+// reorders messages and restarts nodes. One seed gives one run, on any number of
+// cores.
+//
+// A federation of more than [task.MaxNodes] nodes agrees on nothing: everyone is
+// enrolled from the start, the rounds of the machine run alone, and the model is
+// the weighted mean of everyone's last update, which nobody seals.
 package sim
 
 import (
-	"container/heap"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -13,12 +18,13 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
-	"village/protocol/agree"
 	"village/protocol/dataset"
 	"village/protocol/learn"
 	"village/protocol/member"
+	"village/protocol/mixing"
 	"village/protocol/record"
 	"village/protocol/task"
 )
@@ -60,7 +66,7 @@ type Faults struct {
 	Restarts  float64       // restarts of a node in an hour, on average
 	Down      time.Duration // how long a restart takes
 	// Apart tells whether a message between two nodes (by place) is cut off at
-	// a time; nil = never.
+	// a time; nil = never. It is called from several goroutines.
 	Apart func(now time.Duration, from, to int) bool
 	// Torn is the probability that a node crashes while it publishes: as often
 	// before the record is durable as after, and always before it is sent.
@@ -79,8 +85,10 @@ type Outage struct {
 
 // Config describes a run.
 type Config struct {
-	Nodes  []Node
-	Task   task.Task // its Nodes are filled in by Run
+	Nodes []Node
+	// Task says what is trained. Its Nodes are filled in by Run, in the order of
+	// the places in Nodes.
+	Task   task.Task
 	Seed   uint64
 	Faults Faults
 	Delay  Delay
@@ -90,8 +98,12 @@ type Config struct {
 	Pull time.Duration
 	// Limit ends a run that does not come to an end, in virtual time; 0 = 30 days.
 	Limit time.Duration
-	// Watch, if set, is called at every update that a node publishes.
+	// Watch, if set, is called at every update that a node publishes, in the
+	// order of time and, at one time, of places.
 	Watch func(now time.Duration, node int, u task.Update, round uint64)
+	// Progress, if set, is called a few times a second with the number of
+	// updates that all nodes have published so far.
+	Progress func(updates uint64)
 	// Samples is how many rounds, evenly over the run, Result.Trace shows.
 	Samples int
 
@@ -101,8 +113,9 @@ type Config struct {
 }
 
 // Delay is how long a message is under way: what Between says of the two nodes
-// (by place; nil = nothing), and a time uniform in [Min, Max] on top. A wide span
-// reorders. Both 0 mean 5 ms to 50 ms.
+// (by place; nil = nothing; called from several goroutines), and a time uniform
+// in [Min, Max] on top, but a millisecond at least. A wide span reorders. Both 0
+// mean 5 ms to 50 ms. The larger Min is, the more of a run can go on at once.
 type Delay struct {
 	Min, Max time.Duration
 	Between  func(from, to int) time.Duration
@@ -136,11 +149,12 @@ type Result struct {
 	Messages uint64          // sent, lost ones included
 	Bytes    uint64          // of them
 	Updates  uint64          // published by all nodes together
+	Refused  uint64          // updates that came and did not pass the check
 	Virtual  time.Duration
 	Trace    []Point
-	// Disagreement is that of the last mixes.
+	// Disagreement is that of the mixes from which the nodes' last rounds started.
 	Disagreement float64
-	// Digest is SHA-256 over every node's model and the counters.
+	// Digest is SHA-256 over all final parameters and counters.
 	Digest [32]byte
 }
 
@@ -149,96 +163,45 @@ var ErrSplit = errors.New("two nodes sealed two models")
 
 // Run runs a task to its end, to the limit, or until ctx ends.
 func Run(ctx context.Context, cfg Config) (Result, error) {
-	w, err := newWorld(cfg)
+	w, err := newWorld(ctx, cfg)
 	if err != nil {
 		return Result{}, err
 	}
-	for w.undone > 0 && len(w.events) > 0 && w.events[0].at <= cfg.limit() {
-		if err := ctx.Err(); err != nil {
-			return Result{}, err
+	for w.undone > 0 {
+		window, events, ok := w.engine.next()
+		if !ok || time.Duration(window)*w.engine.width > w.cfg.Limit {
+			break
 		}
-		e := heap.Pop(&w.events).(event)
-		w.now = e.at
-		if err := e.do(); err != nil {
+		w.engine.run(window, events)
+		if err := w.settle(); err != nil {
 			return Result{}, err
 		}
 	}
 	return w.result()
 }
 
-func (c Config) limit() time.Duration {
-	if c.Limit == 0 {
-		return 30 * 24 * time.Hour
-	}
-	return c.Limit
-}
-
-// world is the state of a run.
+// world is the state of a run. While a window runs, nodes read it alone.
 type world struct {
-	cfg      Config
-	id       record.CID
-	rng      *rand.Rand
-	now      time.Duration
-	events   events
-	sequence uint64
-	nodes    []*node
-	undone   int // nodes that have not come to the end
-	messages uint64
-	model    record.CID // that was sealed
-	roster   record.CID
-	inputs   map[record.CID][]member.Received
-	proofs   map[record.NodeID]bool
+	cfg    Config
+	id     record.CID
+	agrees bool                    // the nodes agree on a roster and a model
+	graph  *mixing.Graph           // by place
+	places map[record.NodeID]int32 // where they agree
+	nodes  []node
+	roster task.Roster // where they do not agree
+	curve  *curve
+	ctx    context.Context
+	ended  atomic.Bool // ctx has
+
+	engine  *engine
+	undone  int // nodes that have not come to the end
+	updates uint64
+	told    time.Time  // when Progress was called
+	first   record.CID // roster that was decided on
+	sealed  record.CID // model that was
 }
 
-// node is a simulated node: what a crash leaves (held, site) and what it takes.
-type node struct {
-	Node
-	id     record.NodeID
-	place  int
-	site   *member.Site
-	held   map[slot][]member.Received // durable, newest first
-	slots  []slot                     // of held, in the order in which they came
-	member *member.Member
-	life   int  // counts restarts, so that what a past life began goes nowhere
-	up     bool // not down
-	gone   bool // down for good
-	lies   bool
-	done   bool // has come to the end
-	wake   time.Duration
-}
-
-// slot is a record.Slot of the one task.
-type slot struct {
-	kind   record.Kind
-	topic  task.Topic
-	author record.NodeID
-}
-
-type event struct {
-	at       time.Duration
-	sequence uint64
-	do       func() error
-}
-
-type events []event
-
-func (e events) Len() int { return len(e) }
-func (e events) Less(i, j int) bool {
-	if e[i].at != e[j].at {
-		return e[i].at < e[j].at
-	}
-	return e[i].sequence < e[j].sequence
-}
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
-func (e *events) Pop() any {
-	last := (*e)[len(*e)-1]
-	(*e)[len(*e)-1] = event{}
-	*e = (*e)[:len(*e)-1]
-	return last
-}
-
-func newWorld(cfg Config) (*world, error) {
+func newWorld(ctx context.Context, cfg Config) (*world, error) {
 	if len(cfg.Nodes) == 0 {
 		return nil, errors.New("a run needs at least one node")
 	}
@@ -248,60 +211,118 @@ func newWorld(cfg Config) (*world, error) {
 	if cfg.Pull == 0 {
 		cfg.Pull = 2 * time.Second
 	}
-	w := &world{cfg: cfg, inputs: map[record.CID][]member.Received{}, proofs: map[record.NodeID]bool{}}
-	w.rng = rand.New(rand.NewChaCha8(digest("rng", cfg.Seed)))
-	for i, n := range cfg.Nodes {
-		if n.Step == 0 {
-			n.Step = 100 * time.Millisecond
-		}
-		id := record.NodeID(digest("node", cfg.Seed, uint64(i)))
-		w.nodes = append(w.nodes, &node{Node: n, id: id, place: i, up: true, held: map[slot][]member.Received{}})
-		w.undone++
+	if cfg.Limit == 0 {
+		cfg.Limit = 30 * 24 * time.Hour
 	}
-	t := cfg.Task
-	t.Nodes = nil
-	for _, n := range w.nodes {
-		t.Nodes = append(t.Nodes, n.id)
-	}
-	slices.SortFunc(t.Nodes, record.NodeID.Compare)
-	if err := t.Check(); err != nil {
+	w := &world{cfg: cfg, ctx: ctx, agrees: len(cfg.Nodes) <= task.MaxNodes, undone: len(cfg.Nodes)}
+	context.AfterFunc(ctx, func() { w.ended.Store(true) })
+	if err := w.propose(); err != nil {
 		return nil, err
 	}
-	b, err := record.Encode(t)
-	if err != nil {
+	if err := w.settleIn(); err != nil {
 		return nil, err
 	}
-	w.cfg.Task, w.id = t, record.CIDOf(b)
-	for i, n := range w.nodes {
-		if n.site, err = member.NewSite(n.id, w.id, t, n.Rows, n.Split); err != nil {
-			return nil, fmt.Errorf("%s: %w", n.Name, err)
-		}
-		n.member = member.New(n.id, w.id, t)
-		w.after(n.Enrols, func() error { return w.enrol(i) })
+	for i := range w.nodes {
+		n := &w.nodes[i]
+		n.machine.start(n)
+		n.after(n.Enrols, 0, enrol{})
 		if n.Leaves > 0 {
-			w.after(n.Leaves, func() error { return w.step(i, member.Leave{}) })
+			n.after(n.Leaves, 0, leave{})
 		}
-		w.after(w.jitter(cfg.Pull), func() error { return w.pull(i) })
-		w.scheduleRestart(i)
+		n.after(n.jitter(cfg.Pull), 0, pull{})
+		n.scheduleRestart()
 	}
 	for _, o := range cfg.Faults.Outages {
-		w.after(o.At, func() error { return w.crash(o.Node, o.For, func() {}) })
-	}
-	for _, i := range cfg.Faults.Liars {
-		w.nodes[i].lies = true
-		w.undone-- // nobody waits for it
+		w.nodes[o.Node].after(o.At, 0, o)
 	}
 	return w, nil
 }
 
-// enrol is the operator's yes. One that a crash swallowed is said again.
-func (w *world) enrol(i int) error {
-	n := w.nodes[i]
-	if !n.up && !n.gone {
-		w.after(time.Second, func() error { return w.enrol(i) })
-		return nil
+// propose makes the task, with the nodes' IDs in the order of their places.
+func (w *world) propose() error {
+	ids := make([]record.NodeID, len(w.cfg.Nodes))
+	for i := range ids {
+		ids[i] = record.NodeID(digest("node", w.cfg.Seed, uint64(i)))
 	}
-	return w.step(i, member.Enrol{Enrolment: n.site.Enrolment(record.CIDOf(n.id[:]), n.Nation, n.Name)})
+	slices.SortFunc(ids, record.NodeID.Compare)
+	t := w.cfg.Task
+	t.Nodes = ids
+	if !w.agrees {
+		t.Nodes = ids[:1] // none that counts
+	}
+	if err := t.Check(); err != nil {
+		return err
+	}
+	b, err := record.Encode(t)
+	if err != nil {
+		return err
+	}
+	w.cfg.Task, w.id = t, record.CIDOf(b)
+	if w.graph, err = mixing.New(t.Mixing, len(ids), t.Seed); err != nil {
+		return err
+	}
+	if !w.agrees && w.graph.Complete() {
+		return fmt.Errorf("%d nodes are more than the %d that mix all with all", len(ids), task.MaxNodes)
+	}
+	w.nodes = make([]node, len(ids))
+	w.places = make(map[record.NodeID]int32, len(ids))
+	for i, id := range ids {
+		w.nodes[i] = node{Node: w.cfg.Nodes[i], world: w, place: int32(i), id: id, up: true, life: 1}
+		w.places[id] = int32(i)
+	}
+	for _, i := range w.cfg.Faults.Liars {
+		w.nodes[i].liar = true
+	}
+	return nil
+}
+
+// settleIn gives the nodes their rows, and where they cannot agree on one, their
+// roster.
+func (w *world) settleIn() error {
+	w.engine = newEngine(max(w.cfg.Delay.Min, leastDelay), w.nodes)
+	w.curve = newCurve(w.cfg.Task, len(w.nodes), w.cfg.Samples)
+	errs := make([]error, len(w.nodes))
+	enrolled := make([]task.Enrolled, len(w.nodes))
+	beside(len(w.nodes), func(i int) {
+		n := &w.nodes[i]
+		if errs[i] = w.halted(); errs[i] != nil {
+			return
+		}
+		if n.site, errs[i] = member.NewSite(n.id, w.id, w.cfg.Task, n.Rows, n.Split); errs[i] != nil {
+			errs[i] = fmt.Errorf("%s: %w", n.Name, errs[i])
+			return
+		}
+		n.Rows = dataset.Table{} // which the site has taken
+		n.rng = rand.New(rand.NewChaCha8(digest("rng", w.cfg.Seed, uint64(i))))
+		if n.Step == 0 {
+			n.Step = 100 * time.Millisecond
+		}
+		if n.Attack == LabelFlip {
+			n.site.FlipLabels()
+		}
+		e := n.site.Enrolment(record.CIDOf(n.id[:]), n.Nation, n.Name)
+		if w.agrees {
+			n.index, n.inputs = map[slot]int{}, map[record.CID][]member.Received{}
+			n.machine = &whole{}
+		} else {
+			n.machine = &crowd{weight: e.Moments.Count, room: 2}
+			enrolled[i] = task.Enrolled{CID: nameOf(slotOf(n.place, record.KindEnrolment, ""), 0, e), Author: n.id, Enrolment: e}
+		}
+	})
+	for i, err := range errs {
+		if err != nil {
+			return err
+		}
+		if n := &w.nodes[i]; n.liar || n.Attack != "" {
+			n.lies = true
+			w.undone-- // nobody waits for it
+		}
+	}
+	var err error
+	if !w.agrees {
+		w.roster, err = task.RosterOf(enrolled)
+	}
+	return err
 }
 
 func digest(domain string, parts ...uint64) [32]byte {
@@ -312,439 +333,251 @@ func digest(domain string, parts ...uint64) [32]byte {
 	return sha256.Sum256(b)
 }
 
-func (w *world) after(d time.Duration, do func() error) {
-	w.sequence++
-	heap.Push(&w.events, event{at: w.now + d, sequence: w.sequence, do: do})
-}
-
-func (w *world) jitter(d time.Duration) time.Duration {
-	return time.Duration(w.rng.Int64N(int64(d))) + 1
-}
-
-// step gives a node an event and performs the effects.
-func (w *world) step(i int, e member.Event) error {
-	n := w.nodes[i]
-	if !n.up {
-		return nil
-	}
-	for _, effect := range n.member.Step(w.now, e) {
-		if !n.up {
-			break // it crashed at the one before
-		}
-		if err := w.perform(i, effect); err != nil {
-			return fmt.Errorf("%s: %w", n.Name, err)
-		}
-	}
-	return w.check(n)
-}
-
-// check holds what must be true of a node after every step.
-func (w *world) check(n *node) error {
-	if n.lies {
-		return nil
-	}
-	if err := w.agrees(n); err != nil {
-		if w.cfg.split == nil {
-			return err
-		}
-		w.cfg.split(err)
-	}
-	if done := n.member.Stage() == member.Done; done != n.done {
-		n.done = done
-		if done {
-			w.undone--
-		} else {
-			w.undone++
-		}
+// halted is the error of a run whose context has ended.
+func (w *world) halted() error {
+	if w.ended.Load() {
+		return w.ctx.Err()
 	}
 	return nil
 }
 
-// agrees holds that no two nodes decide otherwise.
-func (w *world) agrees(n *node) error {
-	if roster := n.member.Roster(); roster.Defined() {
-		if w.roster.Defined() && w.roster != roster {
-			return fmt.Errorf("%s: %w: two rosters", n.Name, ErrSplit)
-		}
-		w.roster = roster
-	}
-	if model := n.member.Content().Model; model.Defined() {
-		if w.model.Defined() && w.model != model {
-			return fmt.Errorf("%s: %w", n.Name, ErrSplit)
-		}
-		w.model = model
-	}
-	if n.member.Disputed() {
-		return fmt.Errorf("%s: %w: it recomputes another model", n.Name, ErrSplit)
-	}
-	return nil
+// news is what a shard notes for the world in a window.
+type news struct {
+	undone    int   // change of how many nodes have not come to the end
+	gone      []int // samples that nodes which have gone for good had passed
+	updates   uint64
+	published []published
+	decided   []decision
+	failed    []failure
+	passed    []passage
+	counts    []tallied
 }
 
-func (w *world) perform(i int, effect member.Effect) error {
-	n := w.nodes[i]
-	switch e := effect.(type) {
-	case member.Publish:
-		if u, ok := e.Body.(task.Update); ok && w.cfg.Watch != nil {
-			w.cfg.Watch(w.now, i, u, e.Number)
-		}
-		return w.publish(i, member.Received{Number: e.Number, Body: e.Body})
-	case member.Cast:
-		v := e.Vote
-		return w.publish(i, member.Received{Number: v.Ballot, Body: member.Ballot{Topic: e.Topic, Vote: v}})
-	case member.Certify:
-		return w.publish(i, member.Received{Body: member.Certificate{Topic: e.Topic, Content: e.Content}})
-	case member.Train:
-		params, err := n.site.Train(e, nil)
-		if err != nil {
-			return err
-		}
-		w.work(i, e.Round, member.Trained{Round: e.Round, Params: params})
-	case member.Make:
-		return w.make(i, e)
-	case member.Fetch:
-		w.fetch(i, e.Inputs)
-	case member.Evaluate:
-		evaluation, err := n.site.Evaluate(e, nil)
-		if err != nil {
-			return err
-		}
-		w.work(i, e.Model.Round, member.Evaluated{Evaluation: evaluation})
-	case member.Wake:
-		n.wake = e.At
-		w.later(i, e.At-w.now, func() error {
-			if n.wake != e.At {
-				return nil // a newer one has replaced it
-			}
-			n.wake = 0
-			return w.step(i, member.Tick{})
-		})
-	}
-	return nil
+type published struct {
+	stamp
+	round  uint64
+	update task.Update
 }
 
-// later does something at a node after a while, if it still lives then.
-func (w *world) later(i int, d time.Duration, do func() error) {
-	n, life := w.nodes[i], w.nodes[i].life
-	w.after(d, func() error {
-		if n.life != life {
-			return nil
-		}
-		return do()
-	})
+type decision struct {
+	stamp
+	roster, model record.CID
+	disputed      bool
 }
 
-// work lets time pass, with a beacon now and then, before what came out.
-func (w *world) work(i int, round uint64, out member.Event) {
-	n := w.nodes[i]
-	for at := member.BeaconInterval; at < n.Step; at += member.BeaconInterval {
-		w.later(i, at, func() error {
-			beacon := member.Received{Author: n.id, Number: uint64(w.now), Body: task.Beacon{Task: w.id, Round: round}}
-			for j := range w.nodes {
-				if j != i {
-					w.transmit(i, j, func() error { return w.step(j, beacon) })
-				}
-			}
-			return nil
-		})
-	}
-	w.later(i, n.Step, func() error { return w.step(i, out) })
+type failure struct {
+	stamp
+	err error
 }
 
-// publish makes a record durable, gives it to its author's machine, and sends
-// it to all others.
-func (w *world) publish(i int, r member.Received) error {
-	n := w.nodes[i]
-	r.Author = n.id
-	r = named(r)
-	if w.tears() {
-		return w.crash(i, w.cfg.Faults.Down, func() {})
+// publish notes an update for Config.Watch.
+func (s *news) publish(n *node, round uint64, u task.Update) {
+	if n.world.cfg.Watch != nil {
+		s.published = append(s.published, published{stamp{n.now, n.place}, round, u})
 	}
-	w.keep(n, r)
-	if w.tears() {
-		return w.crash(i, w.cfg.Faults.Down, func() {})
-	}
-	lie, lies := w.lie(n, r)
-	for j := range w.nodes {
-		switch {
-		case j == i:
-		case lies && j%2 == 0:
-			w.send(i, j, lie)
-		default:
-			w.send(i, j, r)
-		}
-	}
-	return w.step(i, r)
 }
 
-func (w *world) tears() bool {
-	return w.cfg.Faults.Torn > 0 && w.rng.Float64() < w.cfg.Faults.Torn/2
-}
-
-// lie is what a liar tells every second node in the place of r.
-func (w *world) lie(n *node, r member.Received) (member.Received, bool) {
-	b, ok := r.Body.(member.Ballot)
-	if !ok || !n.lies {
-		return r, false
-	}
-	if b.Vote.Phase == agree.Proposal {
-		b.Vote.Content = []byte("a lie")
-		b.Vote.Value = record.CIDOf(b.Vote.Content)
-		b.Vote.Valid, b.Vote.Proof = 0, nil
-	} else if b.Vote.Value.Defined() {
-		b.Vote.Value = record.CID{}
-	} else {
-		b.Vote.Value = record.CIDOf([]byte("a lie"))
-	}
-	r.Body = b
-	return named(r), true
-}
-
-// named gives a record a CID that stands for all that tells it from another.
-func named(r member.Received) member.Received {
-	s := slotOf(r)
-	b := append([]byte(s.kind+"/"+record.Kind(s.topic)), r.Author[:]...)
-	b = binary.BigEndian.AppendUint64(b, r.Number)
-	switch body := r.Body.(type) {
-	case task.Update:
-		for _, x := range body.Params {
-			b = binary.BigEndian.AppendUint64(b, math.Float64bits(x))
-		}
-	case member.Ballot:
-		b = append(append(b, body.Vote.Value.Bytes()...), byte(body.Vote.Valid))
-	case member.Certificate:
-		b = append(b, body.Content...)
-	}
-	r.CID = record.CIDOf(b)
-	if body, ok := r.Body.(member.Ballot); ok {
-		body.Vote.CID, body.Vote.Author = r.CID, r.Author
-		r.Body = body
-	}
-	return r
-}
-
-// make stores what a set of updates comes to.
-func (w *world) make(i int, e member.Make) error {
-	n := w.nodes[i]
-	b, err := e.Model.Marshal()
-	if err != nil {
+// settle takes in what the shards have noted in a window.
+func (w *world) settle() error {
+	if err := w.halted(); err != nil {
 		return err
 	}
-	inputs := sha256.New()
-	var updates []member.Received
-	for _, p := range e.Model.Parts {
-		for _, r := range n.held[slot{kind: record.KindUpdate, author: p.Node}] {
-			if r.CID == p.Update {
-				updates = append(updates, r)
-			}
+	for _, s := range w.engine.shards {
+		w.undone += s.news.undone
+		w.updates += s.news.updates
+		s.news.undone, s.news.updates = 0, 0
+		for _, sample := range s.news.gone {
+			w.curve.without(sample)
 		}
-		inputs.Write(p.Enrolment.Bytes())
-		inputs.Write(p.Update.Bytes())
+		s.news.gone = s.news.gone[:0]
+		w.curve.count(s.news.counts)
+		clear(s.news.counts)
+		s.news.counts = s.news.counts[:0]
 	}
-	made := member.Made{Set: e.Set}
-	made.Inputs = record.CIDOf(inputs.Sum(nil))
-	if len(updates) == len(e.Model.Parts) {
-		w.inputs[made.Inputs] = updates
+	for _, p := range gather(w.engine, func(s *shard) *[]published { return &s.news.published }) {
+		w.cfg.Watch(p.at, int(p.node), p.update, p.round)
 	}
-	if w.inputs[made.Inputs] != nil {
-		made.Model = record.CIDOf(b)
+	w.curve.add(gather(w.engine, func(s *shard) *[]passage { return &s.news.passed }))
+	for _, d := range gather(w.engine, func(s *shard) *[]decision { return &s.news.decided }) {
+		if err := w.agree(d); err != nil {
+			if w.cfg.split == nil {
+				return err
+			}
+			w.cfg.split(err)
+		}
 	}
-	w.later(i, 0, func() error { return w.step(i, made) })
+	for _, f := range gather(w.engine, func(s *shard) *[]failure { return &s.news.failed }) {
+		return f.err
+	}
+	if w.cfg.Progress != nil && time.Since(w.told) > 50*time.Millisecond {
+		w.told = time.Now()
+		w.cfg.Progress(w.updates)
+	}
 	return nil
 }
 
-// fetch brings the inputs of a model from whoever has them.
-func (w *world) fetch(i int, inputs record.CID) {
-	w.later(i, 2*w.cfg.Delay.Max, func() error {
-		if updates := w.inputs[inputs]; updates != nil {
-			return w.step(i, member.Fetched{Updates: updates})
+// agree holds that no two nodes decide otherwise.
+func (w *world) agree(d decision) error {
+	name := w.nodes[d.node].Name
+	if d.roster.Defined() {
+		if w.first.Defined() && w.first != d.roster {
+			return fmt.Errorf("%s: %w: two rosters", name, ErrSplit)
 		}
-		w.fetch(i, inputs)
-		return nil
-	})
-}
-
-// keep makes a record durable as a store does: of a slot the newest that its
-// kind keeps, and a proof where there are two for one number. It tells whether
-// the record was taken.
-func (w *world) keep(n *node, r member.Received) bool {
-	s := slotOf(r)
-	held, known := n.held[s]
-	at := 0
-	for at < len(held) && held[at].Number > r.Number {
-		at++
+		w.first = d.roster
 	}
-	if at < len(held) && held[at].Number == r.Number {
-		if held[at].CID != r.CID {
-			w.proofs[r.Author] = true
+	if d.model.Defined() {
+		if w.sealed.Defined() && w.sealed != d.model {
+			return fmt.Errorf("%s: %w", name, ErrSplit)
 		}
-		return false
+		w.sealed = d.model
 	}
-	if at == s.kind.Keep() {
-		return false
+	if d.disputed {
+		return fmt.Errorf("%s: %w: it recomputes another model", name, ErrSplit)
 	}
-	if !known {
-		n.slots = append(n.slots, s)
-	}
-	held = slices.Insert(held, at, r)
-	n.held[s] = held[:min(len(held), s.kind.Keep())]
-	return true
-}
-
-func slotOf(r member.Received) slot {
-	s := slot{author: r.Author}
-	switch body := r.Body.(type) {
-	case task.Enrolment:
-		s.kind = record.KindEnrolment
-	case task.Update:
-		s.kind = record.KindUpdate
-	case task.Evaluation:
-		s.kind = record.KindEvaluation
-	case task.Leave:
-		s.kind = record.KindLeave
-	case member.Certificate:
-		s.kind, s.topic = record.KindSeal, body.Topic
-	case member.Ballot:
-		s.kind, s.topic = voteKinds[body.Vote.Phase], body.Topic
-	}
-	return s
-}
-
-var voteKinds = map[agree.Phase]record.Kind{
-	agree.Proposal: record.KindProposal, agree.Prevote: record.KindPrevote, agree.Precommit: record.KindPrecommit,
-}
-
-// all returns the durable records, in a fixed order.
-func (n *node) all() []member.Received {
-	var all []member.Received
-	for _, s := range n.slots {
-		all = append(all, n.held[s]...)
-	}
-	return all
-}
-
-// send puts a record on the virtual wire.
-func (w *world) send(from, to int, r member.Received) {
-	w.transmit(from, to, func() error {
-		if w.keep(w.nodes[to], r) {
-			return w.step(to, r)
-		}
-		return nil
-	})
-}
-
-// transmit does at the receiver what a message asks for, unless it is lost.
-func (w *world) transmit(from, to int, do func() error) {
-	f := w.cfg.Faults
-	copies := 1
-	if f.Duplicate > 0 && w.rng.Float64() < f.Duplicate {
-		copies = 2
-	}
-	for range copies {
-		w.messages++
-		lost := f.Loss > 0 && w.rng.Float64() < f.Loss || f.Apart != nil && f.Apart(w.now, from, to)
-		latency := w.cfg.Delay.Min + w.jitter(w.cfg.Delay.Max-w.cfg.Delay.Min+1)
-		if lost {
-			continue
-		}
-		w.after(latency, func() error {
-			if !w.nodes[to].up {
-				return nil
-			}
-			return do()
-		})
-	}
-}
-
-// pull asks one other node for the records that this one lacks.
-func (w *world) pull(i int) error {
-	w.after(w.cfg.Pull/2+w.jitter(w.cfg.Pull), func() error { return w.pull(i) })
-	if len(w.nodes) == 1 || !w.nodes[i].up {
-		return nil
-	}
-	j := w.rng.IntN(len(w.nodes) - 1)
-	if j >= i {
-		j++
-	}
-	w.transmit(i, j, func() error {
-		for _, s := range w.nodes[j].slots {
-			for _, r := range w.nodes[j].held[s] {
-				if !w.nodes[i].has(s, r.CID) {
-					w.send(j, i, r)
-				}
-			}
-		}
-		return nil
-	})
-	return nil
-}
-
-func (n *node) has(s slot, cid record.CID) bool {
-	return slices.ContainsFunc(n.held[s], func(r member.Received) bool { return r.CID == cid })
-}
-
-// scheduleRestart lets a node crash at a random time and come back with what
-// it had made durable.
-func (w *world) scheduleRestart(i int) {
-	if w.cfg.Faults.Restarts == 0 {
-		return
-	}
-	wait := time.Duration(w.rng.ExpFloat64() / w.cfg.Faults.Restarts * float64(time.Hour))
-	w.after(wait, func() error {
-		return w.crash(i, w.cfg.Faults.Down, func() { w.scheduleRestart(i) })
-	})
-}
-
-// crash takes a node down; it comes back after a while with what it had made
-// durable, or never where that is 0.
-func (w *world) crash(i int, down time.Duration, back func()) error {
-	n := w.nodes[i]
-	if !n.up {
-		back()
-		return nil
-	}
-	n.up = false
-	n.life++
-	if down == 0 {
-		n.gone = true
-		if !n.done && !n.lies {
-			w.undone--
-		}
-		return nil
-	}
-	w.after(down, func() error {
-		n.up = true
-		n.wake = 0
-		n.member = member.New(n.id, w.id, w.cfg.Task)
-		n.member.Restore(w.now, n.all())
-		back()
-		return w.step(i, member.Tick{})
-	})
 	return nil
 }
 
 func (w *world) result() (Result, error) {
-	res := Result{Task: w.id, Messages: w.messages, Virtual: w.now, Done: w.undone == 0}
-	h := sha256.New()
-	for _, n := range w.nodes {
-		cid, model := n.member.Model()
-		res.Nodes, res.Models = append(res.Nodes, n.id), append(res.Models, cid)
-		h.Write(n.id[:])
-		h.Write(cid.Bytes())
+	res := Result{Task: w.id, Done: w.undone == 0, Models: make([]record.CID, len(w.nodes))}
+	for _, s := range w.engine.shards {
+		res.Virtual = max(res.Virtual, s.last)
+	}
+	accused := map[int32]bool{}
+	var apart spread
+	for i := range w.nodes {
+		n := &w.nodes[i]
+		res.Nodes = append(res.Nodes, n.id)
+		res.Messages += n.messages
+		res.Bytes += n.bytes
+		res.Updates += n.updates
+		res.Refused += n.refused
+		if n.mix != nil {
+			apart.add(n.mix)
+		}
+		for _, place := range n.accused {
+			accused[place] = true
+		}
+	}
+	for i := range w.nodes {
+		if accused[int32(i)] {
+			res.Proofs = append(res.Proofs, w.nodes[i].id)
+		}
+	}
+	for w.curve.next < len(w.curve.samples) {
+		w.curve.finish()
+	}
+	res.Trace, res.Disagreement = w.curve.trace, apart.distance()
+	var err error
+	if w.agrees {
+		err = w.sealedResult(&res)
+	} else {
+		err = w.meanResult(&res)
+	}
+	res.Digest = w.digest(res)
+	return res, err
+}
+
+// sealedResult fills in the model that the nodes have agreed on.
+func (w *world) sealedResult(res *Result) (err error) {
+	for i := range w.nodes {
+		m := w.nodes[i].machine.(*whole)
+		cid, model := m.Model()
+		res.Models[i] = cid
 		if cid.Defined() && res.Model == nil {
-			results, err := n.member.Results()
-			if err != nil {
-				return Result{}, err
+			res.Model, res.Content = model, m.Content()
+			if res.Results, err = m.Results(); err != nil {
+				return err
 			}
-			res.Model, res.Results, res.Content = model, results, n.member.Content()
 		}
 	}
-	for _, id := range w.cfg.Task.Nodes {
-		if w.proofs[id] {
-			res.Proofs = append(res.Proofs, id)
+	return nil
+}
+
+// meanResult fills in the model of everyone's last update, which every node that
+// is up counts on its own test rows.
+func (w *world) meanResult(res *Result) error {
+	c := task.FinalContent{Round: 0, Roster: w.roster.CID, Parts: []task.Part{}, Out: []task.Out{}}
+	var params [][]float64
+	for i := range w.nodes {
+		n := &w.nodes[i]
+		if n.update == nil || n.update.bad {
+			c.Out = append(c.Out, task.Out{Node: n.id, Why: task.Silent})
+			continue
+		}
+		e, u := &w.roster.Members[i], n.update.update
+		c.Parts = append(c.Parts, task.Part{
+			Node: n.id, Enrolment: e.CID, Update: nameOf(slotOf(n.place, record.KindUpdate, ""), u.Round, task.Update{Params: u.Params}),
+			Round: u.Round, Weight: u.Weight,
+		})
+		c.Round = max(c.Round, u.Round)
+		params = append(params, u.Params)
+	}
+	if len(params) == 0 {
+		return nil
+	}
+	model, err := task.ModelOf(w.id, w.cfg.Task, w.roster, c, params)
+	if err != nil {
+		return err
+	}
+	b, err := model.Marshal()
+	if err != nil {
+		return err
+	}
+	c.Model = record.CIDOf(b)
+	counted := make([]task.Evaluation, len(w.nodes))
+	errs := make([]error, len(w.nodes))
+	beside(len(w.nodes), func(i int) {
+		if w.nodes[i].up {
+			counted[i], errs[i] = w.nodes[i].site.Evaluate(member.Evaluate{CID: c.Model, Model: model}, w.halted)
+		}
+	})
+	if err := cmp.Or(errs...); err != nil {
+		return err
+	}
+	enrolled := make(map[record.NodeID]task.Enrolled, len(w.nodes))
+	evaluations := make(map[record.NodeID]task.Evaluation, len(w.nodes))
+	for i, e := range w.roster.Members {
+		enrolled[e.Author] = e
+		if w.nodes[i].up {
+			evaluations[e.Author] = counted[i]
 		}
 	}
-	h.Write(binary.BigEndian.AppendUint64(nil, w.messages))
-	h.Write(binary.BigEndian.AppendUint64(nil, uint64(w.now)))
-	res.Digest = [32]byte(h.Sum(nil))
-	return res, nil
+	res.Model, res.Content = &model, c
+	res.Results, err = task.ResultsOf(w.cfg.Task, w.id, c, w.roster, enrolled, evaluations)
+	return err
+}
+
+// digest covers what every node has come to and has counted.
+func (w *world) digest(res Result) [32]byte {
+	h := sha256.New()
+	var b []byte
+	numbers := func(xs ...uint64) {
+		for _, x := range xs {
+			b = binary.BigEndian.AppendUint64(b, x)
+		}
+	}
+	params := func(xs []float64) {
+		numbers(uint64(len(xs)))
+		for _, x := range xs {
+			numbers(math.Float64bits(x))
+		}
+	}
+	for i := range w.nodes {
+		n := &w.nodes[i]
+		b = append(append(b[:0], n.id[:]...), res.Models[i].Bytes()...)
+		numbers(n.messages, n.bytes, n.updates, n.refused)
+		params(n.mix)
+		if n.update != nil {
+			numbers(n.update.number)
+			params(n.update.update.Params)
+		}
+		h.Write(b)
+	}
+	b = b[:0]
+	if res.Model != nil {
+		params(res.Model.Params)
+	}
+	numbers(uint64(res.Virtual))
+	h.Write(b)
+	return [32]byte(h.Sum(nil))
 }

@@ -1,0 +1,182 @@
+package sim
+
+import (
+	"math"
+	"slices"
+
+	"village/protocol/learn"
+	"village/protocol/member"
+	"village/protocol/task"
+)
+
+// curve draws Result.Trace: at some rounds, how the nodes do and how far they
+// are apart.
+type curve struct {
+	task    task.Task
+	nodes   int
+	rounds  []uint64 // that are sampled
+	samples []sample
+	next    int // of samples that is not folded
+	trace   []Point
+}
+
+// sample adds up what the nodes had come to when they went on from a round.
+type sample struct {
+	spread
+	point  Point
+	counts *learn.Tally // nil before the first node, and once it is folded
+	means  [3]mean      // of accuracy, F1 and area under the curve
+	absent int          // nodes that will never pass
+}
+
+// passage is a node that goes on from a sampled round.
+type passage struct {
+	stamp
+	sample          int
+	mix             []float64
+	messages, bytes uint64
+	report          learn.Report // on its own test rows
+}
+
+// newCurve samples rounds evenly. The last one that a node goes on from is the
+// one before the end.
+func newCurve(t task.Task, nodes, samples int) *curve {
+	c := &curve{task: t, nodes: nodes}
+	for k := 1; k <= samples; k++ {
+		share := float64(k) / float64(samples)
+		round := min(uint64(math.Round(share*float64(t.Rounds))), t.Rounds-1)
+		if round > 0 && (len(c.rounds) == 0 || round > c.rounds[len(c.rounds)-1]) {
+			c.rounds = append(c.rounds, round)
+		}
+	}
+	c.samples = make([]sample, len(c.rounds))
+	return c
+}
+
+// pass notes, at a node that begins a round, that it goes on from those before.
+func (c *curve) pass(n *node, e member.Train) {
+	for ; n.sampled < len(c.rounds) && c.rounds[n.sampled] < e.Round; n.sampled++ {
+		s := n.shard
+		if s.tally == nil {
+			s.tally = learn.NewTally(c.task.Spec())
+		}
+		s.tally.Reset()
+		n.site.Tally(s.tally, e.Roster, e.From)
+		s.news.tallied(n.sampled, s.tally, c.task.Spec())
+		s.news.passed = append(s.news.passed, passage{
+			stamp: stamp{n.now, n.place}, sample: n.sampled, mix: slices.Clone(e.From),
+			messages: n.messages, bytes: n.bytes,
+			report: s.tally.Counts().Report(c.task.Encoding.Classes, c.task.Encoding.Positive),
+		})
+	}
+}
+
+// count takes in what a shard has counted in a window.
+func (c *curve) count(counts []tallied) {
+	for _, t := range counts {
+		if s := &c.samples[t.sample]; s.counts == nil {
+			s.counts = t.counts
+		} else {
+			s.counts.Add(t.counts)
+		}
+	}
+}
+
+// add takes in who has passed in a window, and finishes the samples that all
+// nodes have passed that ever will.
+func (c *curve) add(passed []passage) {
+	for _, p := range passed {
+		s := &c.samples[p.sample]
+		s.add(p.mix)
+		s.point.Virtual = max(s.point.Virtual, p.at)
+		s.point.Messages += p.messages
+		s.point.Bytes += p.bytes
+		for i, x := range []*float64{p.report.Accuracy, p.report.F1, p.report.ROCAUC} {
+			s.means[i].add(x)
+		}
+	}
+	for c.next < len(c.samples) && c.samples[c.next].n+c.samples[c.next].absent == c.nodes {
+		c.finish()
+	}
+}
+
+// without notes that a node will pass no sample from this one on.
+func (c *curve) without(sample int) {
+	for k := sample; k < len(c.samples); k++ {
+		c.samples[k].absent++
+	}
+}
+
+// finish folds the next sample, whoever has passed it.
+func (c *curve) finish() {
+	s := &c.samples[c.next]
+	if s.n > 0 {
+		s.point.Round = c.rounds[c.next]
+		s.point.AllRows = s.counts.Counts().Report(c.task.Encoding.Classes, c.task.Encoding.Positive)
+		s.point.Mean = task.Metrics{Accuracy: s.means[0].value(), F1: s.means[1].value(), ROCAUC: s.means[2].value()}
+		s.point.Disagreement = s.distance()
+		c.trace = append(c.trace, s.point)
+	}
+	*s = sample{}
+	c.next++
+}
+
+// tallied is what a shard's nodes that have passed a sample in a window count
+// together.
+type tallied struct {
+	sample int
+	counts *learn.Tally
+}
+
+// tallied adds what a node counts.
+func (s *news) tallied(sample int, t *learn.Tally, spec learn.Spec) {
+	i := slices.IndexFunc(s.counts, func(t tallied) bool { return t.sample == sample })
+	if i < 0 {
+		i = len(s.counts)
+		s.counts = append(s.counts, tallied{sample, learn.NewTally(spec)})
+	}
+	s.counts[i].counts.Add(t)
+}
+
+// spread is how far vectors are from their mean, computed one by one (Welford).
+type spread struct {
+	n       int
+	mean    []float64
+	squares float64
+}
+
+func (s *spread) add(x []float64) {
+	if s.mean == nil {
+		s.mean = make([]float64, len(x))
+	}
+	s.n++
+	for i, v := range x {
+		d := v - s.mean[i]
+		s.mean[i] += d / float64(s.n)
+		s.squares += d * (v - s.mean[i])
+	}
+}
+
+// distance is the root of the mean square of the vectors' distance to their mean.
+func (s *spread) distance() float64 { return math.Sqrt(s.squares / float64(max(s.n, 1))) }
+
+// mean is of the values that are defined.
+type mean struct {
+	sum float64
+	n   int
+}
+
+func (m *mean) add(x *float64) {
+	if x != nil {
+		m.sum += *x
+		m.n++
+	}
+}
+
+func (m *mean) value() *float64 {
+	if m.n == 0 {
+		return nil
+	}
+	v := m.sum / float64(m.n)
+	return &v
+}
