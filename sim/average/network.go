@@ -42,7 +42,7 @@ func (n Network) Check() error {
 }
 
 // Stop says when an averaging ends: after so many steps, or sooner if the error
-// of every node is at most Error.
+// is at most Error.
 type Stop struct {
 	Steps int
 	Error float64
@@ -50,16 +50,16 @@ type Stop struct {
 
 // Point is what an averaging had come to after a step.
 type Point struct {
-	Messages uint64  // sent until then, lost ones included, by all nodes together
-	Error    float64 // the largest of any node and parameter
+	Messages uint64 // sent until then, lost ones included, by all nodes together
+	Error    float64
 }
 
 // Outcome is how an averaging went.
 type Outcome struct {
 	Steps    int
 	Messages uint64 // sent by all nodes together, lost ones included; each carries a vector
-	// Error is the largest difference of any node's estimate from the mean, in any
-	// parameter, over the largest of any contribution's.
+	// Error is how far the estimates of all nodes together are from the mean, over
+	// how far the contributions are: a ratio of Euclidean norms.
 	Error float64
 	// Violations is how often, after a step, what a node held, had given and had
 	// received did not add up to its contribution.
@@ -110,7 +110,7 @@ type push struct {
 	fails  []bool       // after this step
 	due    [][]delivery // by step, modulo the longest delay
 	mean   []float64
-	spread float64
+	spread float64 // squared distance of all contributions from the mean
 	out    Outcome
 }
 
@@ -155,21 +155,27 @@ func newPush(network Network, vectors [][]float64, weights []uint64) (*push, err
 			return nil, fmt.Errorf("node %d: %w", i, err)
 		}
 		r.nodes[i], r.saved[i] = p, p.Append(nil)
-		r.spread = max(r.spread, distance(x, r.mean))
-	}
-	if r.spread == 0 {
-		r.spread = 1
+		r.spread += distance(x, r.mean)
 	}
 	return r, nil
 }
 
-// distance is the largest difference of two vectors in any parameter.
-func distance(a, b []float64) float64 {
-	d := 0.0
+// distance is the squared Euclidean distance of two vectors.
+func distance(a, b []float64) (sum float64) {
 	for k, x := range a {
-		d = max(d, math.Abs(x-b[k]))
+		d := x - b[k]
+		sum += float64(d * d)
 	}
-	return d
+	return sum
+}
+
+// ratio is that of two Euclidean norms, given their squares. Where the first one
+// is 0, because all contributions are the same, it is the other norm.
+func ratio(now, first float64) float64 {
+	if first == 0 {
+		first = 1
+	}
+	return math.Sqrt(now / first)
 }
 
 // send gives away what node i gives in this step.
@@ -239,13 +245,14 @@ func (r *push) restart(i int) (err error) {
 
 // observe writes down how far it has come.
 func (r *push) observe() {
-	r.out.Error = 0
+	off := 0.0
 	for _, p := range r.nodes {
 		if p.Ledger() != nil {
 			r.out.Violations++
 		}
 		estimate, _ := p.Estimate()
-		r.out.Error = max(r.out.Error, distance(estimate, r.mean)/r.spread)
+		off += distance(estimate, r.mean)
 	}
+	r.out.Error = ratio(off, r.spread)
 	r.out.Curve = append(r.out.Curve, Point{r.out.Messages, r.out.Error})
 }
