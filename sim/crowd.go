@@ -38,6 +38,7 @@ func (c *crowd) start(n *node) {
 	for _, q := range c.recent {
 		c.Take(n.now, int(q.author), q.parcel.update)
 	}
+	n.ended(c.Round() == w.cfg.Task.Rounds)
 }
 
 func (c *crowd) take(n *node, p *parcel) error {
@@ -72,7 +73,7 @@ func (c *crowd) step(n *node, e member.Event) error {
 		c.room = p.keep * (1 + len(n.edges) + strangers)
 		n.ended(u.Round == n.world.cfg.Task.Rounds)
 	case member.Leave:
-		n.leaveForGood()
+		n.crash(0, false)
 		return nil
 	}
 	return c.advance(n)

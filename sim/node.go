@@ -222,7 +222,7 @@ func (n *node) ended(done bool) {
 	}
 	n.done = done
 	switch {
-	case n.lies || n.gone:
+	case n.lies:
 	case done:
 		n.shard.news.undone--
 	default:
@@ -254,13 +254,17 @@ func (o Outage) happen(n *node) error {
 // time follows.
 func (n *node) crash(down time.Duration, random bool) {
 	switch {
-	case !n.up:
+	case n.gone || !n.up && down > 0:
 		if random {
 			n.scheduleRestart()
 		}
 		return
 	case down == 0:
-		n.leaveForGood()
+		n.up, n.gone = false, true
+		n.shard.news.gone = append(n.shard.news.gone, n.sampled)
+		if !n.done && !n.lies {
+			n.shard.news.undone--
+		}
 	default:
 		n.up = false
 		n.after(down, 0, back{random})
@@ -269,20 +273,13 @@ func (n *node) crash(down time.Duration, random bool) {
 	n.wake, n.alarm, n.uplink = 0, 0, 0
 }
 
-func (n *node) leaveForGood() {
-	if !n.done && !n.lies && !n.gone {
-		n.shard.news.undone--
-	}
-	if !n.gone {
-		n.shard.news.gone = append(n.shard.news.gone, n.sampled)
-	}
-	n.up, n.gone = false, true
-}
-
 // back is the start after a crash.
 type back struct{ random bool }
 
 func (b back) happen(n *node) error {
+	if n.gone {
+		return nil
+	}
 	n.up = true
 	n.machine.start(n)
 	if b.random {

@@ -247,10 +247,11 @@ func (w *world) propose() error {
 	slices.SortFunc(ids, record.NodeID.Compare)
 	t := w.cfg.Task
 	t.Nodes = ids
-	if !w.agrees {
-		t.Nodes = ids[:1] // none that counts
+	checked := t
+	if !w.agrees { // and there are more than a task can name
+		t.Nodes, checked.Nodes, checked.Mixing = ids[:1], ids[:1], mixing.All
 	}
-	if err := t.Check(); err != nil {
+	if err := checked.Check(); err != nil {
 		return err
 	}
 	b, err := record.Encode(t)
@@ -494,7 +495,7 @@ func (w *world) sealedResult(res *Result) (err error) {
 }
 
 // meanResult fills in the model of everyone's last update, which every node that
-// is up counts on its own test rows.
+// is not gone counts on its own test rows.
 func (w *world) meanResult(res *Result) error {
 	c := task.FinalContent{Round: 0, Roster: w.roster.CID, Parts: []task.Part{}, Out: []task.Out{}}
 	var params [][]float64
@@ -527,7 +528,7 @@ func (w *world) meanResult(res *Result) error {
 	counted := make([]task.Evaluation, len(w.nodes))
 	errs := make([]error, len(w.nodes))
 	beside(len(w.nodes), func(i int) {
-		if w.nodes[i].up {
+		if !w.nodes[i].gone {
 			counted[i], errs[i] = w.nodes[i].site.Evaluate(member.Evaluate{CID: c.Model, Model: model}, w.halted)
 		}
 	})
@@ -538,7 +539,7 @@ func (w *world) meanResult(res *Result) error {
 	evaluations := make(map[record.NodeID]task.Evaluation, len(w.nodes))
 	for i, e := range w.roster.Members {
 		enrolled[e.Author] = e
-		if w.nodes[i].up {
+		if !w.nodes[i].gone {
 			evaluations[e.Author] = counted[i]
 		}
 	}
