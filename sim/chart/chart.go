@@ -20,9 +20,12 @@ import (
 type Run struct {
 	// Label names the setting, for example by the keys that are varied. All
 	// seeds of one setting have the same.
-	Label    string
-	Seed     uint64
-	Scenario string // as it was run, in TOML
+	Label string
+	Seed  uint64
+	// Scenario is what was run, in TOML. Of a setting the first run's is written,
+	// and --seed makes the others of it.
+	Scenario string
+	Real     bool // with real nodes, which are not the same twice
 	Result   sim.Result
 }
 

@@ -283,6 +283,15 @@ func TestUndefined(t *testing.T) {
 	point := threeByFive()[1]
 	point.Result.Trace = point.Result.Trace[:1]
 	zero := graphs()[:2]
+	huge := threeByFive()[:2] // training that blows up
+	for i := range huge {
+		r := &huge[i].Result
+		r.Disagreement = 1e200 * float64(i+1)
+		for j := range r.Trace {
+			r.Trace[j].Disagreement = math.Pow(10, float64(12*j-290))
+		}
+		r.Trace[50].Disagreement = math.MaxFloat64 / float64(i+1)
+	}
 	for name, runs := range map[string][]Run{
 		"no result":          {{Result: bare}},
 		"no result, settled": {{Label: "a", Result: bare}, {Label: "b", Result: bare}},
@@ -292,6 +301,7 @@ func TestUndefined(t *testing.T) {
 		"some undefined": {bad, {Label: bad.Label, Seed: 9, Result: bare}, threeByFive()[2], {Label: "c", Result: bare}},
 		"a point":        {point},
 		"zeros":          zero,
+		"huge":           huge,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -459,11 +469,11 @@ func TestLineAverages(t *testing.T) {
 	}
 	s := setting{runs: []Run{
 		run([]uint64{1, 2, 3, 4, 5, 6}, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
-		run([]uint64{1, 2, 4, 5, 6, 7}, 0.3, 0.4, -1, 0.7, 0.8, 0.9),
+		run([]uint64{1, 3, 4, 5, 6, 7}, 0.3, 0.4, -1, 0.7, 0.8, 0.9),
 		{}, // without a trace
 	}}
 	got := s.line(func(p sim.Point) float64 { return float64(p.Bytes) }, func(p sim.Point) *float64 { return p.AllRows.Accuracy }, meanRange)
-	want := []segment{{{10, 0.2, 0.1, 0.3}, {20, 0.3, 0.2, 0.4}}, {{50, 0.6, 0.5, 0.7}, {60, 0.7, 0.6, 0.8}}}
+	want := []segment{{{10, 0.2, 0.1, 0.3}, {30, 0.35, 0.3, 0.4}}, {{50, 0.6, 0.5, 0.7}, {60, 0.7, 0.6, 0.8}}}
 	if len(got) != len(want) {
 		t.Fatalf("got %v", got)
 	}
@@ -590,5 +600,19 @@ func TestPNGHasTwiceThePixels(t *testing.T) {
 	img, err := png.DecodeConfig(bytes.NewReader(write(t, one())["accuracy-rounds.png"]))
 	if err != nil || img.Width != int(figureWidth.Dots(2*96)) {
 		t.Errorf("%d wide, %v", img.Width, err)
+	}
+}
+
+func TestReplay(t *testing.T) {
+	runs := threeByFive()
+	runs[7].Real = true
+	html := string(write(t, runs)["report.html"])
+	for _, want := range []string{">village sim run scenario-1.toml --seed 5<", ">village sim run scenario-2.toml --seed 3 --real<", "of real nodes (--real) has not"} {
+		if !strings.Contains(html, want) {
+			t.Errorf("the report lacks %q", want)
+		}
+	}
+	if html = string(write(t, one())["report.html"]); !strings.Contains(html, ">village sim run scenario.toml --seed 1<") || strings.Contains(html, "--real") {
+		t.Error("the command of a single run is another")
 	}
 }

@@ -97,7 +97,7 @@ func (b bars) Plot(c draw.Canvas, p *plot.Plot) {
 			}
 			if len(stats) > 1 {
 				c.DrawGlyph(markerStyle(j), vg.Point{X: x, Y: y})
-			} else if s.Mean == 0 {
+			} else if math.Abs(s.Mean) < 1e-9 {
 				c.StrokeLine2(draw.LineStyle{Color: muted, Width: 2.4}, zero, y-half, zero, y+half)
 			}
 		}

@@ -38,6 +38,7 @@ type reportPage struct {
 	Unlisted  int // replays left out
 	Labelled  bool
 	Deviation bool // some setting has several runs
+	Real      bool // some run had real nodes
 }
 
 type reportSetting struct {
@@ -92,14 +93,19 @@ func writeReport(w io.Writer, title string, all []setting, figures []drawing, no
 		p.Deviation = p.Deviation || len(s.runs) > 1
 		p.Settings = append(p.Settings, s.report(scenarioFile(i, len(all)), max(20, maxNodes/len(all))))
 		for _, r := range s.runs {
+			p.Real = p.Real || r.Real
 			if len(p.Replays) == maxReplays {
 				p.Unlisted++
 				continue
 			}
-			p.Replays = append(p.Replays, replay{
+			again := replay{
 				Label: s.name(), Seed: whole(r.Seed), Digest: hex.EncodeToString(r.Result.Digest[:]),
 				Command: fmt.Sprintf("village sim run %s --seed %d", scenarioFile(i, len(all)), r.Seed),
-			})
+			}
+			if r.Real {
+				again.Command += " --real"
+			}
+			p.Replays = append(p.Replays, again)
 		}
 	}
 	p.Lead = plural(runs, "run")

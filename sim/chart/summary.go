@@ -28,18 +28,30 @@ func (s Stat) Format(number func(float64) string) string {
 // statOf leaves out what is no finite number.
 func statOf(values []float64) Stat {
 	var s Stat
+	// A power of two takes the largest to about 1, so that no square overflows.
+	exponent := math.MinInt
+	for _, v := range values {
+		if finite(&v) != nil && v != 0 {
+			exponent = max(exponent, math.Ilogb(v))
+		}
+	}
+	if exponent == math.MinInt {
+		exponent = 0
+	}
 	for _, v := range values {
 		if finite(&v) == nil {
 			continue
 		}
 		// Welford's way: the squares of large numbers do not swallow the rest.
+		v = math.Ldexp(v, -exponent)
 		s.N++
 		d := v - s.Mean
 		s.Mean += d / float64(s.N)
 		s.SD += float64(d * (v - s.Mean))
 	}
+	s.Mean = math.Ldexp(s.Mean, exponent)
 	if s.N > 1 {
-		s.SD = math.Sqrt(max(0, s.SD) / float64(s.N-1))
+		s.SD = min(math.Ldexp(math.Sqrt(s.SD/float64(s.N-1)), exponent), math.MaxFloat64)
 	} else {
 		s.SD = 0
 	}
