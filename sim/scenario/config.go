@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -35,10 +36,8 @@ const defaultNodes = 4
 // that is not synthetic, with the names of the columns where the scenario has
 // them, and tells what they say of themselves.
 func (s Scenario) Config(open func(data string, columns []string) (dataset.Table, Defaults, error)) (sim.Config, error) {
-	for _, k := range keys {
-		if err := k.check(&s); err != nil {
-			return sim.Config{}, err
-		}
+	if err := s.check(); err != nil {
+		return sim.Config{}, err
 	}
 	if s.Data == "" {
 		return sim.Config{}, errors.New("data is not set: name a shipped set, a CSV file, or synthetic:ROWSxFEATURES")
@@ -82,28 +81,32 @@ func (s Scenario) open(open func(string, []string) (dataset.Table, Defaults, err
 func (s Scenario) settle(t dataset.Table, d Defaults) (Scenario, dataset.Options, error) {
 	o := d.Options
 	if s.Target != "" && s.Target != o.Target {
-		// What was said of another target does not hold for this one.
-		o.Target, o.Positive = s.Target, ""
-		d.Features = slices.DeleteFunc(slices.Clone(d.Features), func(f string) bool { return f == s.Target })
-		d.Options.Ignore = slices.DeleteFunc(slices.Clone(d.Options.Ignore), func(c string) bool { return c == s.Target })
+		o.Positive = "" // it was said of another target
+	}
+	// What the scenario says of a column replaces what the data says of it.
+	chosen := slices.Concat([]string{s.Target, s.Split}, s.Features, s.Categorical)
+	ignored := without(o.Ignore, chosen)
+	if len(s.Ignore) > 0 {
+		ignored = s.Ignore
 	}
 	fill := func(value *string, or string) {
 		if *value == "" {
 			*value = or
 		}
 	}
-	fills := func(value *[]string, or []string) {
+	fills := func(value *[]string, or, but []string) {
 		if len(*value) == 0 {
-			*value = or
+			*value = without(or, but)
 		}
 	}
 	fill(&s.Target, o.Target)
 	fill(&s.Split, o.Split)
 	fill(&s.Positive, o.Positive)
 	fill(&s.Partition, d.Partition)
-	fills(&s.Features, d.Features)
-	fills(&s.Categorical, o.Categorical)
-	fills(&s.Ignore, d.Options.Ignore)
+	s.Ignore = ignored
+	used := slices.Concat([]string{s.Target, s.Split}, ignored)
+	fills(&s.Features, d.Features, used)
+	fills(&s.Categorical, o.Categorical, used[1:])
 	if s.Target == "" {
 		return s, o, fmt.Errorf("target is not set: name the column to predict; the columns are %s", listed(t.Columns))
 	}
@@ -128,16 +131,34 @@ func (s Scenario) settle(t dataset.Table, d Defaults) (Scenario, dataset.Options
 			return s, o, fmt.Errorf("%s: the data has no column %.64q; its columns are %s", use.key, name, listed(t.Columns))
 		}
 	}
-	if slices.Contains(s.Features, s.Target) {
-		return s, o, fmt.Errorf("features: column %q is the target", s.Target)
+	for _, name := range s.Features {
+		switch {
+		case name == s.Target:
+			return s, o, fmt.Errorf("features: column %q is the target", name)
+		case name == s.Split:
+			return s, o, fmt.Errorf("features: column %q is the split", name)
+		case slices.Contains(s.Ignore, name):
+			return s, o, fmt.Errorf("features: column %q is ignored, too", name)
+		}
 	}
-	o.Target, o.Split, o.Positive, o.Categorical, o.Ignore = s.Target, s.Split, s.Positive, s.Categorical, slices.Clone(s.Ignore)
-	if p.column != "" && p.column != s.Target && p.column != s.Split && !slices.Contains(s.Features, p.column) && !slices.Contains(o.Ignore, p.column) {
-		o.Ignore = append(o.Ignore, p.column)
-		o.Categorical = slices.DeleteFunc(slices.Clone(o.Categorical), func(c string) bool { return c == p.column })
+	if c := p.column; c != "" && c != s.Target && c != s.Split && !slices.Contains(s.Features, c) && !slices.Contains(s.Ignore, c) {
+		s.Ignore = append(slices.Clip(s.Ignore), c)
+		s.Categorical = without(s.Categorical, []string{c})
+	}
+	o.Target, o.Split, o.Positive, o.Categorical, o.Ignore = s.Target, s.Split, s.Positive, s.Categorical, s.Ignore
+	if o.Levels = maps.Clone(o.Levels); o.Levels == nil {
+		o.Levels = map[string][]string{}
+	}
+	for _, name := range append(slices.Clip(s.Ignore), s.Split) {
+		delete(o.Levels, name)
 	}
 	fill(&o.Name, "simulation")
 	return s, o, nil
+}
+
+// without returns the names that are not among others.
+func without(names, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(others, n) })
 }
 
 // listed joins names for an error, the first few of them.
@@ -227,6 +248,8 @@ func (s Scenario) byColumn(table dataset.Table, column string, o dataset.Options
 	if len(groups) > task.MaxNodes && s.Mixing == mixing.All {
 		return nil, tooMany(len(groups))
 	}
+	// A site that lacks a class declares it none the less.
+	o.Levels[o.Target] = t.Encoding.Classes
 	var nodes []sim.Node
 	for _, g := range groups {
 		if err := task.CheckName(g.value); err != nil {

@@ -246,7 +246,7 @@ func (s *Scenario) Set(name, value string) error {
 		return err
 	}
 	words := []string{value}
-	if k.list(s) {
+	if k.list(s) && name != "vary" { // of which each value is a list itself
 		if words, err = split(value); err != nil {
 			return fmt.Errorf("%s = %.64s: %w", name, value, err)
 		}
@@ -308,6 +308,16 @@ func (k key) check(s *Scenario) error {
 	return nil
 }
 
+// check refuses values that cannot be, however they came into the scenario.
+func (s Scenario) check() error {
+	for _, k := range keys {
+		if err := k.check(&s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 const maxFile = 1 << 20 // bytes of a scenario file
 
 // Decode reads a scenario from a TOML file's text. An error names the file, the
@@ -326,6 +336,7 @@ func Decode(file string, data []byte) (Scenario, error) {
 	}
 	s := New()
 	s.Name = strings.TrimSuffix(filepath.Base(file), ".toml")
+	varied := 0 // line of vary
 	for _, name := range meta.Keys() {
 		if len(name) > 1 {
 			continue // part of a table, whose own key comes too
@@ -353,9 +364,12 @@ func Decode(file string, data []byte) (Scenario, error) {
 		if err != nil {
 			return Scenario{}, fmt.Errorf("%s, line %d: %w", file, place.Position.Line, err)
 		}
+		if k.name == "vary" {
+			varied = place.Position.Line
+		}
 	}
 	if _, err := Vary(s, nil, 1); err != nil {
-		return Scenario{}, fmt.Errorf("%s: %w", file, err)
+		return Scenario{}, fmt.Errorf("%s, line %d: %w", file, varied, err)
 	}
 	return s, nil
 }
@@ -431,7 +445,7 @@ func Vary(s Scenario, more []string, seeds int) ([]Scenario, error) {
 	runs := []Scenario{s}
 	for _, a := range append(own, axes...) {
 		if len(runs)*len(a.values)*seeds > maxRuns {
-			return nil, fmt.Errorf("vary: there are more than %d runs to compare; vary less", maxRuns)
+			return nil, fmt.Errorf("vary = %s: there are more than %d runs to compare; vary less", a.key.name, maxRuns)
 		}
 		var next []Scenario
 		for _, run := range runs {
