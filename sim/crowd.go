@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"village/protocol/member"
-	"village/protocol/mixing"
 	"village/protocol/record"
 	"village/protocol/task"
 )
@@ -16,27 +15,22 @@ type crowd struct {
 	*member.Rounds
 	weight   uint64
 	enrolled bool
-	recent   []received // what is durable, the latest to come last
-	room     int        // most of them
+	own      []*parcel // its two newest updates, newest first
+	owing    []int
 }
 
-// received is a record with what it is looked for by.
-type received struct {
-	author int32
-	number uint64
-	parcel *parcel
-}
-
-// start makes the machine anew, with what is durable.
-
+// start makes the machine anew, with what it held, which was durable.
 func (c *crowd) start(n *node) {
-	w := n.world
+	w, before := n.world, c.Rounds
 	c.Rounds = member.NewRounds(member.RoundsConfig{
 		Graph: w.graph, Nodes: len(w.nodes), Own: int(n.place),
 		Rounds: w.cfg.Task.Rounds, Tolerance: w.cfg.Task.Tolerance, Start: w.cfg.Task.Spec().Init,
 	})
-	for _, q := range c.recent {
-		c.Take(n.now, int(q.author), q.parcel.update)
+	if before != nil {
+		before.Held(func(from int, u member.Update) { c.Take(n.now, from, u) })
+	}
+	for _, p := range slices.Backward(c.own) {
+		c.Take(n.now, int(n.place), p.update)
 	}
 	n.ended(c.Round() == w.cfg.Task.Rounds)
 }
@@ -44,8 +38,8 @@ func (c *crowd) start(n *node) {
 func (c *crowd) take(n *node, p *parcel) error {
 	if p.keep == 0 {
 		c.Beacon(n.now, int(p.author))
-	} else {
-		c.Take(n.now, int(p.author), p.update)
+	} else if !c.Take(n.now, int(p.author), p.update) {
+		return nil // it is old
 	}
 	return c.advance(n)
 }
@@ -69,8 +63,6 @@ func (c *crowd) step(n *node, e member.Event) error {
 			return nil
 		}
 		c.Take(n.now, int(n.place), u)
-		const strangers = 2 // whose updates may come before their round
-		c.room = p.keep * (1 + len(n.edges) + strangers)
 		n.ended(u.Round == n.world.cfg.Task.Rounds)
 	case member.Leave:
 		n.crash(0, false)
@@ -95,63 +87,23 @@ func (c *crowd) advance(n *node) error {
 	return nil
 }
 
-// keep holds the two newest updates of the authors who were heard last.
+// keep leaves the others' updates to the machine, which knows which it needs.
 func (c *crowd) keep(n *node, p *parcel) bool {
-	lowest, of := -1, 0
-	for i := range c.recent {
-		q := &c.recent[i]
-		if q.author != p.author {
-			continue
-		}
-		if q.number == p.number {
-			return false
-		}
-		if of++; lowest < 0 || q.number < c.recent[lowest].number {
-			lowest = i
-		}
+	if p.author == n.place {
+		c.own = slices.Insert(c.own, 0, p)
+		c.own = c.own[:min(len(c.own), p.keep)]
 	}
-	switch {
-	case of == p.keep:
-		if c.recent[lowest].number > p.number {
-			return false
-		}
-		c.recent = slices.Delete(c.recent, lowest, lowest+1)
-	case len(c.recent) >= c.room:
-		stranger := slices.IndexFunc(c.recent, func(q received) bool { return q.author != n.place })
-		c.recent = slices.Delete(c.recent, stranger, stranger+1)
-	}
-	c.recent = append(c.recent, received{p.author, p.number, p})
 	return true
 }
 
-// ask is for the update of a neighbour that the own round waits for.
+// ask is for the update of a neighbour that the next round waits for.
 func (c *crowd) ask(n *node) (to int32, held []*parcel) {
-	own := c.Round()
-	if c.Busy() || n.done || own == 0 {
+	c.owing = c.Owing(c.owing[:0])
+	if len(c.owing) == 0 {
 		return -1, nil
 	}
-	missing := slices.DeleteFunc(n.neighbours(own), func(e mixing.Edge) bool {
-		return slices.ContainsFunc(c.recent, func(q received) bool { return q.author == int32(e.Node) && q.number >= own })
-	})
-	if len(missing) == 0 {
-		return -1, nil
-	}
-	to = int32(missing[n.rng.IntN(len(missing))].Node)
-	for _, q := range c.recent {
-		if q.author == to {
-			held = append(held, q.parcel)
-		}
-	}
-	return to, held
+	return int32(c.owing[n.rng.IntN(len(c.owing))]), nil
 }
 
 // offers are the own updates: the others' are for their authors to give.
-func (c *crowd) offers(n *node, held []*parcel) []*parcel {
-	var own []*parcel
-	for _, q := range c.recent {
-		if q.author == n.place && !slices.Contains(held, q.parcel) {
-			own = append(own, q.parcel)
-		}
-	}
-	return own
-}
+func (c *crowd) offers(n *node, held []*parcel) []*parcel { return c.own }

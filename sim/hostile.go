@@ -82,12 +82,16 @@ func (m *whole) others(n *node) [][]float64 {
 
 func (c *crowd) others(n *node) [][]float64 {
 	var others [][]float64
-	for i, q := range c.recent {
-		newer := func(r received) bool { return r.author == q.author && r.number > q.number }
-		if q.author != n.place && !slices.ContainsFunc(c.recent[:i], newer) && !slices.ContainsFunc(c.recent[i+1:], newer) {
-			others = append(others, q.parcel.update.Params)
+	last := -1
+	c.Held(func(from int, u member.Update) {
+		switch {
+		case from == int(n.place):
+		case from == last:
+			others[len(others)-1] = u.Params // is newer
+		default:
+			others, last = append(others, u.Params), from
 		}
-	}
+	})
 	return others
 }
 

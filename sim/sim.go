@@ -167,15 +167,8 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	for w.undone > 0 {
-		window, events, ok := w.engine.next()
-		if !ok || time.Duration(window)*w.engine.width > w.cfg.Limit {
-			break
-		}
-		w.engine.run(window, events)
-		if err := w.settle(); err != nil {
-			return Result{}, err
-		}
+	if err := w.run(); err != nil {
+		return Result{}, err
 	}
 	return w.result()
 }
@@ -199,6 +192,21 @@ type world struct {
 	told    time.Time  // when Progress was called
 	first   record.CID // roster that was decided on
 	sealed  record.CID // model that was
+}
+
+// run runs windows until the nodes have come to the end.
+func (w *world) run() error {
+	for w.undone > 0 {
+		window, events, ok := w.engine.next()
+		if !ok || time.Duration(window)*w.engine.width > w.cfg.Limit {
+			break
+		}
+		w.engine.run(window, events)
+		if err := w.settle(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newWorld(ctx context.Context, cfg Config) (*world, error) {
@@ -306,7 +314,7 @@ func (w *world) settleIn() error {
 			n.index, n.inputs = map[slot]int{}, map[record.CID][]member.Received{}
 			n.machine = &whole{}
 		} else {
-			n.machine = &crowd{weight: e.Moments.Count, room: 2}
+			n.machine = &crowd{weight: e.Moments.Count}
 			enrolled[i] = task.Enrolled{CID: nameOf(slotOf(n.place, record.KindEnrolment, ""), 0, e), Author: n.id, Enrolment: e}
 		}
 	})
@@ -520,6 +528,8 @@ func (w *world) meanResult(res *Result) error {
 	if err != nil {
 		return err
 	}
+	// So many parts are more than fit in the head of a model's file.
+	model.Parts, model.Out = []task.Part{}, []task.Out{}
 	b, err := model.Marshal()
 	if err != nil {
 		return err

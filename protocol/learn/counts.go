@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 
 	"village/protocol/dataset"
 )
@@ -36,10 +37,19 @@ func scored(classes int) (n, first int) {
 // is the most probable one, of equal ones the first. Params and data fit the
 // spec, else it panics.
 func (s Spec) Count(params []float64, data dataset.Samples) Counts {
-	t := NewTally(s)
+	t, _ := spare.Get().(*Tally)
+	if t == nil || t.spec != s {
+		t = NewTally(s)
+	}
+	defer spare.Put(t)
+	t.Reset()
 	t.Count(params, data)
 	return t.Counts()
 }
+
+// spare are tallies of [Spec.Count]: to make one takes longer than to count a few
+// rows.
+var spare sync.Pool
 
 // Tally adds up what would be the [Counts] of one model after another.
 type Tally struct {

@@ -21,6 +21,7 @@ type Site struct {
 	self        record.NodeID
 	id          record.CID
 	task        task.Task
+	spec        learn.Spec
 	train, test dataset.Samples // unscaled
 	moments     dataset.Moments // of train
 
@@ -49,7 +50,7 @@ func NewSite(self record.NodeID, id record.CID, t task.Task, table dataset.Table
 	if err != nil {
 		return nil, err
 	}
-	s := &Site{self: self, id: id, task: t}
+	s := &Site{self: self, id: id, task: t, spec: t.Spec()}
 	if s.train, err = t.Encoding.Encode(train); err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func (s *Site) Train(e Train, progress func() error) ([]float64, error) {
 	if s.labels != nil {
 		rows.Y = s.labels
 	}
-	params, err := s.task.Spec().Train(e.From, rows, s.steps(s.task.LocalSteps, e.Round, progress))
+	params, err := s.spec.Train(e.From, rows, s.steps(s.task.LocalSteps, e.Round, progress))
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func (s *Site) Tally(t *learn.Tally, r task.Roster, params []float64) {
 // Evaluate counts, on the node's test rows, the model and what the node reaches
 // alone.
 func (s *Site) Evaluate(e Evaluate, progress func() error) (task.Evaluation, error) {
-	spec := s.task.Spec()
+	spec := s.spec
 	own := s.moments.Scaling()
 	alone, err := s.alone(scaled(s.train, own), s.steps(e.Model.Round*s.task.LocalSteps, 0, progress))
 	if err != nil {
@@ -130,7 +131,7 @@ func (s *Site) Evaluate(e Evaluate, progress func() error) (task.Evaluation, err
 // their own scaling. Where the task's step size, which suits the
 // federation, is too large for these rows, it is halved until it is not.
 func (s *Site) alone(rows dataset.Samples, t learn.Training) (params []float64, err error) {
-	spec := s.task.Spec()
+	spec := s.spec
 	for range 60 {
 		params, err = spec.Train(make([]float64, spec.Params()), rows, t)
 		if err == nil || !errors.Is(err, learn.ErrDiverged) {

@@ -1,0 +1,146 @@
+package sim
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"village/protocol/dataset"
+	"village/protocol/mixing"
+	"village/protocol/task"
+)
+
+// BenchmarkMessage is a federation of 1,000 nodes with 4 rows and 58 parameters
+// each, in which every update goes to one random partner, run event by event on
+// one thread: a message with its place in the queue, its receiver's machine, the
+// mixing and the local pass. Beside it, in the same run, a loop that does the
+// arithmetic alone.
+func BenchmarkMessage(b *testing.B) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	nodes, t := many(1000, 4, 57, 1)
+	t.Rounds, t.Mixing = 200, "random"
+	var simulated, alone time.Duration
+	var messages uint64
+	for b.Loop() {
+		d, r := timed(b, Config{Nodes: nodes, Task: t, Seed: 1})
+		simulated += d
+		messages += r.Messages
+		alone += arithmetic(b, nodes, t, 1)
+	}
+	b.ReportMetric(float64(simulated.Nanoseconds())/float64(messages), "ns/message")
+	b.ReportMetric(float64(alone.Nanoseconds())/float64(messages), "ns/message-alone")
+	b.ReportMetric(float64(simulated)/float64(alone), "times-alone")
+}
+
+// BenchmarkRound is a round of 10,000 nodes with 20 neighbours each, on all
+// cores, beside a loop on as many that does the arithmetic alone.
+func BenchmarkRound(b *testing.B) {
+	nodes, t := many(10_000, 4, 57, 1)
+	t.Rounds, t.Mixing = 10, "regular:20"
+	var simulated, alone time.Duration
+	for b.Loop() {
+		d, _ := timed(b, Config{Nodes: nodes, Task: t, Seed: 1})
+		simulated += d
+		alone += arithmetic(b, nodes, t, runtime.GOMAXPROCS(0))
+	}
+	rounds := float64(b.N) * float64(t.Rounds)
+	b.ReportMetric(simulated.Seconds()*1e3/rounds, "ms/round")
+	b.ReportMetric(alone.Seconds()*1e3/rounds, "ms/round-alone")
+	b.ReportMetric(float64(simulated)/float64(alone), "times-alone")
+}
+
+// BenchmarkAllWithAll is how many messages a second fifty nodes exchange that
+// agree on a roster and a model.
+func BenchmarkAllWithAll(b *testing.B) {
+	nodes, t := many(50, 4, 57, 1)
+	t.Rounds = 50
+	var simulated time.Duration
+	var messages uint64
+	for b.Loop() {
+		d, r := timed(b, Config{Nodes: nodes, Task: t, Seed: 1})
+		simulated += d
+		messages += r.Messages
+	}
+	b.ReportMetric(float64(messages)/simulated.Seconds(), "messages/s")
+}
+
+// timed runs the events of a run, and says how long that took without what
+// comes before and after.
+func timed(b *testing.B, cfg Config) (time.Duration, Result) {
+	b.Helper()
+	w, err := newWorld(b.Context(), cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	start := time.Now()
+	if err := w.run(); err != nil {
+		b.Fatal(err)
+	}
+	took := time.Since(start)
+	r, err := w.result()
+	if err != nil || !r.Done {
+		b.Fatal(err, r.Done)
+	}
+	return took, r
+}
+
+// arithmetic does what the nodes compute, without nodes: gradient, step and mix,
+// round after round.
+func arithmetic(b *testing.B, nodes []Node, t task.Task, threads int) time.Duration {
+	b.Helper()
+	sites := make([]dataset.Samples, len(nodes))
+	for i, n := range nodes {
+		train, _, err := t.Encoding.Divide(n.Rows, n.Split, t.Seed)
+		if err == nil {
+			sites[i], err = t.Encoding.Encode(train)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		dataset.MomentsOf(sites[i]).Scaling().Apply(sites[i])
+	}
+	graph, err := mixing.New(t.Mixing, len(nodes), t.Seed)
+	if err != nil {
+		b.Fatal(err)
+	}
+	spec := t.Spec()
+	width := spec.Params()
+	mixes, updates := make([]float64, len(nodes)*width), make([]float64, len(nodes)*width)
+	type space struct {
+		grad  []float64
+		edges []mixing.Edge
+	}
+	spaces := make([]space, threads)
+	for i := range spaces {
+		spaces[i].grad = make([]float64, width)
+	}
+	each := func(do func(s *space, i int)) {
+		beside(threads, func(k int) {
+			for i := k * len(nodes) / threads; i < (k+1)*len(nodes)/threads; i++ {
+				do(&spaces[k], i)
+			}
+		})
+	}
+	start := time.Now()
+	for round := uint64(1); round <= t.Rounds; round++ {
+		each(func(s *space, i int) {
+			x, u := mixes[i*width:(i+1)*width], updates[i*width:(i+1)*width]
+			spec.Gradient(x, sites[i], t.L2, s.grad)
+			for j, g := range s.grad {
+				u[j] = x[j] - t.LearningRate*g
+			}
+		})
+		each(func(s *space, i int) {
+			x, u := mixes[i*width:(i+1)*width], updates[i*width:(i+1)*width]
+			s.edges = graph.Edges(round, i, s.edges[:0])
+			copy(x, u)
+			for _, e := range s.edges {
+				share, v := e.Share(4, 4), updates[e.Node*width:(e.Node+1)*width]
+				for j := range x {
+					x[j] += share * (v[j] - u[j])
+				}
+			}
+		})
+	}
+	return time.Since(start)
+}
