@@ -263,11 +263,7 @@ func (s Scenario) byColumn(table dataset.Table, column string, o dataset.Options
 		if err != nil {
 			return nil, fmt.Errorf("partition = column:%s: %s: %w", column, g.value, err)
 		}
-		n := s.node(g.value, nationOf(g.value, nations), cleaned.Table.Columns, dealt{training.Rows, testing.Rows})
-		if len(training.Rows) == 0 {
-			return nil, fmt.Errorf("partition = column:%s: %s would have no training rows, %d test rows alone; leave it out with nodes, or partition otherwise", column, g.value, len(testing.Rows))
-		}
-		nodes = append(nodes, n)
+		nodes = append(nodes, s.node(g.value, nationOf(g.value, nations), cleaned.Table.Columns, dealt{training.Rows, testing.Rows}))
 	}
 	return nodes, nil
 }

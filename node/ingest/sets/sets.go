@@ -67,6 +67,7 @@ var all = []Set{
 			Options: dataset.Options{
 				Name: "mathematics", Target: "level2", Split: "split", Positive: "yes", Domain: "education",
 				Ignore: []string{"country"},
+				Levels: map[string][]string{"gender": {"female", "male", "missing"}}, // few are missing
 			},
 			Features: []string{
 				"gender", "mother_educ", "father_educ", "computer", "internet", "desk", "room", "dishwasher", "book", "escs", "escs_missing",
