@@ -44,32 +44,46 @@ func (e *event) compare(f *event) int {
 	return cmp.Compare(e.seq, f.seq)
 }
 
-// bucket holds the events of a window.
+// bucket holds the events of a window, in chunks, so that it grows without being
+// copied and its space serves the next one.
 type bucket struct {
 	window int64
-	events []event
+	count  int
+	chunks []*chunk
+}
+
+type chunk struct {
+	n      int
+	events [64]event
 }
 
 // calendar holds future events by window.
 type calendar struct {
 	buckets map[int64]*bucket
 	due     buckets
-	spare   []*bucket
+	spare   []*chunk
 }
 
 func (c *calendar) add(window int64, e event) {
 	b := c.buckets[window]
 	if b == nil {
-		if n := len(c.spare); n > 0 {
-			b, c.spare = c.spare[n-1], c.spare[:n-1]
-		} else {
-			b = new(bucket)
-		}
-		b.window = window
+		b = &bucket{window: window}
 		c.buckets[window] = b
 		heap.Push(&c.due, b)
 	}
-	b.events = append(b.events, e)
+	b.count++
+	if n := len(b.chunks); n > 0 && b.chunks[n-1].n < len(b.chunks[n-1].events) {
+		last := b.chunks[n-1]
+		last.events[last.n] = e
+		last.n++
+		return
+	}
+	next := new(chunk)
+	if n := len(c.spare); n > 0 {
+		next, c.spare = c.spare[n-1], c.spare[:n-1]
+	}
+	next.events[0], next.n = e, 1
+	b.chunks = append(b.chunks, next)
 }
 
 // first is the earliest bucket, or nil.
@@ -80,7 +94,7 @@ func (c *calendar) first() *bucket {
 	return c.due[0]
 }
 
-// take removes the bucket of a window, which may be nil; it goes back by giveBack.
+// take removes the bucket of a window, which may be nil.
 func (c *calendar) take(window int64) *bucket {
 	if b := c.first(); b == nil || b.window != window {
 		return nil
@@ -90,14 +104,8 @@ func (c *calendar) take(window int64) *bucket {
 	return b
 }
 
-// giveBack keeps an emptied bucket's space, unless it is of a rare size.
-func (c *calendar) giveBack(b *bucket) {
-	clear(b.events)
-	b.events = b.events[:0]
-	if len(c.spare) < 256 {
-		c.spare = append(c.spare, b)
-	}
-}
+// giveBack keeps an emptied bucket's space. What it points at is soon written over.
+func (c *calendar) giveBack(b *bucket) { c.spare = append(c.spare, b.chunks...) }
 
 // buckets is a heap by window.
 type buckets []*bucket
@@ -144,24 +152,30 @@ func (s *shard) run(window int64) {
 		return
 	}
 	s.window = window
-	for i := range b.events {
-		k := b.events[i].node - int32(s.first)
-		if s.counts[k] == 0 {
-			s.touched = append(s.touched, k)
+	for _, c := range b.chunks {
+		for i := range c.events[:c.n] {
+			k := c.events[i].node - int32(s.first)
+			if s.counts[k] == 0 {
+				s.touched = append(s.touched, k)
+			}
+			s.counts[k]++
 		}
-		s.counts[k]++
 	}
-	s.sorted = slices.Grow(s.sorted[:0], len(b.events))[:len(b.events)]
+	slices.Sort(s.touched) // as the nodes lie in memory
+	s.sorted = slices.Grow(s.sorted[:0], b.count)[:b.count]
 	end := int32(0)
 	for _, k := range s.touched {
 		s.counts[k], end = end, end+s.counts[k] // now where the node's events start
 	}
-	for i := range b.events {
-		e := &b.events[i]
-		at := &s.counts[e.node-int32(s.first)]
-		s.sorted[*at] = *e
-		*at++ // in the end where they end
+	for _, c := range b.chunks {
+		for i := range c.events[:c.n] {
+			e := &c.events[i]
+			at := &s.counts[e.node-int32(s.first)]
+			s.sorted[*at] = *e
+			*at++ // in the end where they end
+		}
 	}
+	s.calendar.giveBack(b)
 	start := int32(0)
 	for _, k := range s.touched {
 		end := s.counts[k]
@@ -170,16 +184,12 @@ func (s *shard) run(window int64) {
 		start = end
 	}
 	s.touched = s.touched[:0]
-	clear(s.sorted)
-	s.calendar.giveBack(b)
 }
 
 // live runs the events of a node in their order, with those that it gives itself
 // meanwhile. After an error it has none.
 func (s *shard) live(n *node, events []event) {
-	if len(events) > 1 {
-		slices.SortFunc(events, func(a, b event) int { return a.compare(&b) })
-	}
+	sortEvents(events)
 	for len(events) > 0 || len(s.soon) > 0 {
 		var e event
 		if len(s.soon) == 0 || len(events) > 0 && events[0].compare(&s.soon[0]) < 0 {
@@ -197,6 +207,24 @@ func (s *shard) live(n *node, events []event) {
 			s.soon = s.soon[:0]
 			return
 		}
+	}
+}
+
+// sortEvents sorts events that mostly are few, and in order.
+func sortEvents(events []event) {
+	if len(events) > 64 {
+		slices.SortFunc(events, func(a, b event) int { return a.compare(&b) })
+		return
+	}
+	for i := 1; i < len(events); i++ {
+		if events[i].compare(&events[i-1]) > 0 {
+			continue
+		}
+		e, at := events[i], i
+		for ; at > 0 && e.compare(&events[at-1]) < 0; at-- {
+			events[at] = events[at-1]
+		}
+		events[at] = e
 	}
 }
 
@@ -280,9 +308,9 @@ func (g *engine) next() (window int64, events int, ok bool) {
 		switch {
 		case b == nil:
 		case !ok || b.window < window:
-			window, events, ok = b.window, len(b.events), true
+			window, events, ok = b.window, b.count, true
 		case b.window == window:
-			events += len(b.events)
+			events += b.count
 		}
 	}
 	return window, events, ok

@@ -153,7 +153,10 @@ func (n *node) transmit(to int32, size int, what action) {
 			sent = n.uplink
 		}
 		lost := f.Loss > 0 && n.rng.Float64() < f.Loss || f.Apart != nil && f.Apart(n.now, int(n.place), int(to))
-		delay := w.cfg.Delay.Min + n.jitter(w.cfg.Delay.Max-w.cfg.Delay.Min+1)
+		delay := w.cfg.Delay.Min
+		if span := w.cfg.Delay.Max - delay; span > 0 {
+			delay += n.jitter(span)
+		}
 		if between := w.cfg.Delay.Between; between != nil {
 			delay += max(between(int(n.place), int(to)), 0)
 		}
