@@ -26,7 +26,7 @@ func (n *Node) addDataset(a api.AddDataset) (api.AddedDataset, error) {
 	if !filepath.IsAbs(a.Path) {
 		return api.AddedDataset{}, api.Fail(api.CodeUsage, "village dataset add FILE", "the path %q is not absolute", a.Path)
 	}
-	table, err := ingest.File(a.Path, a.Columns)
+	table, hints, err := ingest.File(a.Path, ingest.Options{Columns: a.Columns, Levels: a.Options.Levels})
 	if err != nil {
 		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "%v", err)
 	}
@@ -34,6 +34,7 @@ func (n *Node) addDataset(a api.AddDataset) (api.AddedDataset, error) {
 	if err != nil {
 		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "%s: %v", filepath.Base(a.Path), err)
 	}
+	cleaned.Hints = append(hints, cleaned.Hints...)
 	return n.AddDataset(cleaned)
 }
 

@@ -583,7 +583,11 @@ func (n *Node) predict(ctx context.Context, p api.Predict) (any, error) {
 		return nil, err
 	}
 	next := "village model show " + p.Model.String()
-	table, err := ingest.File(p.Path, nil)
+	levels := map[string][]string{} // NA may be one that the model knows
+	for _, f := range m.Encoding.Features {
+		levels[f.Name] = f.Levels
+	}
+	table, hints, err := ingest.File(p.Path, ingest.Options{Columns: p.Columns, Levels: levels})
 	if err != nil {
 		return nil, api.Fail(api.CodeFailed, next, "%v", err)
 	}
@@ -591,7 +595,7 @@ func (n *Node) predict(ctx context.Context, p api.Predict) (any, error) {
 	answer := api.Predictions{
 		Schema: "village.model.predict/v1", CID: p.Model, Classes: m.Encoding.Classes,
 		Predictions: make([]string, len(table.Rows)), Probabilities: make([][]float64, len(table.Rows)),
-		Incomplete: len(table.Rows) - len(at),
+		Incomplete: len(table.Rows) - len(at), Hints: append([]string{}, hints...), // never null
 	}
 	probabilities, err := m.Predict(complete)
 	switch {

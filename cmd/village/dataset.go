@@ -25,7 +25,13 @@ func newDatasetAdd(a *app) *cobra.Command {
 	var q api.AddDataset
 	var levels []string
 	cmd := &cobra.Command{
-		Use: "add FILE", Short: "Take the rows of a CSV file in and publish their manifest", Args: need("a FILE"),
+		Use: "add FILE", Short: "Take the rows of a CSV or Parquet file in and publish their manifest",
+		Long: `Take the rows of a file in and publish their manifest. The rows stay at home.
+
+The file is CSV in UTF-8 (else it is read as Latin-1, and a hint says so), gzipped
+or not, or Parquet of flat columns. Its first bytes tell which, not its name.
+Empty cells, nulls, and in CSV ?, NA, N/A, NaN and null, are missing values; NA is
+one no longer where --levels names it, or beside the codes of other countries.`, Args: need("a FILE"),
 		RunE: action(func(cmd *cobra.Command, args []string) (err error) {
 			if q.Path, err = readable(args[0]); err != nil {
 				return err
@@ -55,7 +61,7 @@ func newDatasetAdd(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&q.Options.Name, "name", "", "name of the dataset; a file added under the same name replaces it")
 	f.StringVar(&q.Options.Target, "target", "", "column to predict")
-	f.StringSliceVar(&q.Columns, "columns", nil, "names of the columns, for a file without a header")
+	f.StringSliceVar(&q.Columns, "columns", nil, "names of the columns, for a CSV file without a header")
 	f.StringSliceVar(&q.Options.Categorical, "categorical", nil, "columns whose numbers are codes")
 	f.StringArrayVar(&levels, "levels", nil, "COL=a,b: levels to publish whatever their number of rows, repeatable")
 	f.StringSliceVar(&q.Options.Ignore, "ignore", nil, "columns to leave out of everything")

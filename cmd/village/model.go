@@ -195,12 +195,12 @@ func newModelExport(a *app) *cobra.Command {
 }
 
 func newModelPredict(a *app) *cobra.Command {
+	var q api.Predict
 	var in, out string
 	cmd := &cobra.Command{
-		Use: "predict CID", Short: "Predict the target for the rows of a CSV file", Args: need("a CID"),
+		Use: "predict CID", Short: "Predict the target for the rows of a CSV or Parquet file", Args: need("a CID"),
 		ValidArgsFunction: a.complete(modelCIDs),
 		RunE: action(func(cmd *cobra.Command, args []string) (err error) {
-			var q api.Predict
 			if q.Model, err = parseCID(args[0], listModels); err != nil {
 				return err
 			}
@@ -216,21 +216,28 @@ func newModelPredict(a *app) *cobra.Command {
 				return err
 			}
 			v.Schema = schema(cmd)
+			for _, h := range v.Hints {
+				fmt.Fprintln(cmd.ErrOrStderr(), "hint: "+table.Text(h))
+			}
 			if v.Incomplete > 0 {
 				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d of %d rows have empty cells, and no prediction\n", v.Incomplete, len(v.Predictions))
 			}
-			csv := func(w io.Writer) error { return table.PredictionsCSV(w, v) }
+			write := func(w io.Writer) error { return table.PredictionsCSV(w, v) }
 			if out != "" {
-				if _, err := writeNew(out, csv); err != nil {
+				if filepath.Ext(out) == ".parquet" {
+					write = func(w io.Writer) error { return table.PredictionsParquet(w, v) }
+				}
+				if _, err := writeNew(out, write); err != nil {
 					return err
 				}
-				csv = func(io.Writer) error { return nil }
+				write = func(io.Writer) error { return nil }
 			}
-			return a.answer(cmd, v, csv)
+			return a.answer(cmd, v, write)
 		}),
 	}
-	cmd.Flags().StringVar(&in, "in", "", "CSV file with the model's features")
-	cmd.Flags().StringVar(&out, "out", "", "file to write, which must not exist (else standard output)")
+	cmd.Flags().StringVar(&in, "in", "", "CSV or Parquet file with the model's features")
+	cmd.Flags().StringSliceVar(&q.Columns, "columns", nil, "names of the columns, for a CSV file without a header")
+	cmd.Flags().StringVar(&out, "out", "", "file to write, which must not exist: Parquet where it ends in .parquet, else CSV (else CSV on standard output)")
 	cmd.MarkFlagRequired("in")
 	return cmd
 }

@@ -32,7 +32,7 @@ func newSimRun(a *app) *cobra.Command {
 				return usage(cmd, "a simulation needs a CSV file (--data) and the column to predict (--target)")
 			}
 			var err error
-			if e.Table, err = ingest.File(file, columns); err != nil {
+			if e.Table, _, err = ingest.File(file, ingest.Options{Columns: columns}); err != nil {
 				return api.Fail(api.CodeFailed, cmd.CommandPath()+" --help", "%v", err)
 			}
 			e.Tune = func(t *task.Task) {

@@ -361,10 +361,11 @@ type SimRun struct {
 	Digest         string   `json:"digest"` // SHA-256 over every node's model and the counters
 }
 
-// Predict asks for predictions of a CSV file's rows. Path is absolute.
+// Predict asks for predictions of a file's rows. Path is absolute.
 type Predict struct {
-	Model record.CID `json:"model"`
-	Path  string     `json:"path"`
+	Model   record.CID `json:"model"`
+	Path    string     `json:"path"`
+	Columns []string   `json:"columns"` // their names, where the file has no header
 }
 
 // Predictions is the answer of village model predict. Probabilities has a row a
@@ -378,6 +379,8 @@ type Predictions struct {
 	// Incomplete counts the rows that lack a feature. Their prediction is "",
 	// and they have no probabilities.
 	Incomplete int `json:"incomplete"`
+	// Hints are sentences about how the file was understood.
+	Hints []string `json:"hints"`
 }
 
 // Exported is the answer of village model export. A path is absolute, and empty

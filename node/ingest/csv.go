@@ -1,4 +1,3 @@
-// Package ingest reads the files in which owners keep their rows.
 package ingest
 
 import (
@@ -8,8 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -17,81 +15,57 @@ import (
 )
 
 const (
-	// MaxRow is the longest row of a file in bytes, MaxColumns the most columns.
-	MaxRow     = 1 << 20
-	MaxColumns = 10_000
+	// MaxRow is the longest row of a CSV file in bytes.
+	MaxRow = 1 << 20
 
 	window = 64 << 10 // bytes read ahead, in which the first line's delimiter is looked for
 )
 
-// missing are the cells that stand for no value, beside the empty one. NA is
-// among them, quoted or not: Namibia needs its alpha-3 code, NAM.
-var missing = map[string]bool{
-	"?": true, "NA": true, "N/A": true, "n/a": true, "NaN": true, "nan": true, "null": true, "NULL": true,
+// CSV reads a table of comma-separated values (RFC 4180); semicolons and tabs
+// are recognised by the first line. That line names the columns, unless the
+// options do. The text is UTF-8, with or without a byte order mark; where not
+// all of it is, it is Latin-1 from the first byte on, and a hint says so. Outer
+// spaces of cells are cut off; empty cells and ?, NA, N/A, NaN and null become
+// "", but for an NA that is Namibia. An error names the line where the file is
+// not so.
+func CSV(r io.Reader, o Options) (dataset.Table, []string, error) {
+	return readCSV(r, o, &meter{MaxTable})
 }
 
-// File reads the CSV file at path as [CSV] does.
-func File(path string, columns []string) (dataset.Table, error) {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return dataset.Table{}, fmt.Errorf("there is no file %s", path)
-	case errors.Is(err, fs.ErrPermission):
-		return dataset.Table{}, fmt.Errorf("the file %s may not be read by this user", path)
-	case err != nil:
-		return dataset.Table{}, err
-	case info.IsDir():
-		return dataset.Table{}, fmt.Errorf("%s is a directory; name a CSV file in it", path)
-	case !info.Mode().IsRegular():
-		return dataset.Table{}, fmt.Errorf("%s is not a regular file; copy the rows into one", path)
-	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrPermission) {
-		return dataset.Table{}, fmt.Errorf("the file %s may not be read by this user", path)
-	}
-	if err != nil {
-		return dataset.Table{}, err
-	}
-	defer f.Close()
-	t, err := CSV(f, columns)
-	if err != nil {
-		return dataset.Table{}, fmt.Errorf("%s: %w", path, err)
-	}
-	return t, nil
-}
-
-// CSV reads a table of comma-separated values (RFC 4180), UTF-8 with or without
-// a byte order mark; semicolons and tabs are recognised by the first line. That
-// line names the columns, unless columns does. Outer spaces of cells are cut
-// off; empty cells and ?, NA, N/A, NaN and null become "". An error names the
-// line where the file is not so.
-func CSV(r io.Reader, columns []string) (dataset.Table, error) {
-	limit := &limitReader{r: r, left: MaxRow + window}
+func readCSV(r io.Reader, o Options, space *meter) (dataset.Table, []string, error) {
+	limit := &limitReader{r: r, left: MaxRow + window, total: space.left}
 	buffered := bufio.NewReaderSize(limit, window)
 	first, err := buffered.Peek(window)
 	if err != nil && err != io.EOF {
-		return dataset.Table{}, err
+		return dataset.Table{}, nil, err
 	}
-	if mark := []byte("\xef\xbb\xbf"); bytes.HasPrefix(first, mark) {
+	for _, mark := range []string{"\xff\xfe", "\xfe\xff", "\x00\x00\xfe\xff"} {
+		if bytes.HasPrefix(first, []byte(mark)) {
+			return dataset.Table{}, nil, errors.New("the text is UTF-16 or UTF-32; save the file as UTF-8")
+		}
+	}
+	mark := []byte("\xef\xbb\xbf")
+	marked := bytes.HasPrefix(first, mark)
+	if marked {
 		first = first[len(mark):]
 		if _, err := buffered.Discard(len(mark)); err != nil {
-			return dataset.Table{}, err
+			return dataset.Table{}, nil, err
 		}
 	}
 	rows := &rowReader{limit: limit, csv: csv.NewReader(buffered)}
-	rows.csv.Comma = delimiter(first, len(columns))
+	rows.csv.Comma = delimiter(first, len(o.Columns))
 	rows.csv.FieldsPerRecord = -1 // rows are compared with the names here
 
-	t := dataset.Table{Columns: columns}
-	if len(columns) == 0 {
+	t := dataset.Table{Columns: o.Columns}
+	if len(o.Columns) == 0 {
 		if t.Columns, err = rows.next(); err == io.EOF {
-			return dataset.Table{}, errors.New("the file is empty")
+			return dataset.Table{}, nil, errors.New("the file is empty")
 		} else if err != nil {
-			return dataset.Table{}, err
+			return dataset.Table{}, nil, err
 		}
 	}
 	if err := checkNames(t.Columns); err != nil {
-		return dataset.Table{}, err
+		return dataset.Table{}, nil, err
 	}
 	for {
 		row, err := rows.next()
@@ -99,22 +73,79 @@ func CSV(r io.Reader, columns []string) (dataset.Table, error) {
 			break
 		}
 		if err != nil {
-			return dataset.Table{}, err
+			return dataset.Table{}, nil, err
 		}
 		if len(row) != len(t.Columns) {
-			return dataset.Table{}, fmt.Errorf("line %d: the row has %d cells, but there are %d columns", rows.line, len(row), len(t.Columns))
+			return dataset.Table{}, nil, fmt.Errorf("line %d: the row has %d cells, but there are %d columns", rows.line, len(row), len(t.Columns))
 		}
-		for i, cell := range row {
-			if missing[cell] {
-				row[i] = ""
-			}
+		if err := space.take(rowBytes(row)); err != nil {
+			return dataset.Table{}, nil, fmt.Errorf("line %d: %w", rows.line, err)
 		}
 		t.Rows = append(t.Rows, row)
 	}
 	if len(t.Rows) == 0 {
-		return dataset.Table{}, errors.New("the file has no rows below its header; name the columns with --columns if it has no header")
+		return dataset.Table{}, nil, errors.New("the file has no rows below its header; name the columns with --columns if it has no header")
 	}
-	return t, nil
+
+	var hints []string
+	if rows.foreign > 0 {
+		if marked {
+			return dataset.Table{}, nil, fmt.Errorf("line %d: the text is not UTF-8, although the file's first bytes say so; save the file as UTF-8", rows.foreign)
+		}
+		hints = append(hints, fmt.Sprintf("the file was read as Latin-1, because line %d is not UTF-8; if names or levels look wrong, save it as UTF-8", rows.foreign))
+		if len(o.Columns) == 0 {
+			decode(t.Columns)
+			if err := checkNames(t.Columns); err != nil {
+				return dataset.Table{}, nil, err
+			}
+		}
+		for _, row := range t.Rows {
+			decode(row)
+		}
+	}
+	return t, append(hints, clean(t, o.Levels)...), nil
+}
+
+// decode turns cells from Latin-1 into UTF-8.
+func decode(row []string) {
+	for i, cell := range row {
+		row[i] = strings.TrimSpace(fromLatin1(cell))
+	}
+}
+
+// clean makes the cells empty that stand for no value.
+func clean(t dataset.Table, levels map[string][]string) (hints []string) {
+	doubtful := make([]bool, len(t.Columns)) // columns with a cell that says NA
+	declared := make([][]string, len(t.Columns))
+	for i, name := range t.Columns {
+		declared[i] = levels[name]
+	}
+	for _, row := range t.Rows {
+		for i, cell := range row {
+			if cell == notApplicable {
+				doubtful[i] = true
+			} else if missing[cell] && !slices.Contains(declared[i], cell) {
+				row[i] = ""
+			}
+		}
+	}
+	for i, doubt := range doubtful {
+		if doubt {
+			if hint := settle(t, i, declared[i]); hint != "" {
+				hints = append(hints, hint)
+			}
+		}
+	}
+	return hints
+}
+
+// rowBytes is about what a row takes in memory.
+func rowBytes(row []string) int64 {
+	n := int64(sliceBytes)
+	for _, cell := range row {
+		n += stringBytes + int64(len(cell))
+	}
+	return n
 }
 
 // delimiter returns the separator of a file that starts with first: of tab,
@@ -147,29 +178,14 @@ func delimiter(first []byte, columns int) rune {
 	return rune(best)
 }
 
-func checkNames(names []string) error {
-	if len(names) > MaxColumns {
-		return fmt.Errorf("there are %d columns; at most %d are allowed", len(names), MaxColumns)
-	}
-	at := make(map[string]int, len(names))
-	for i, name := range names {
-		if name == "" {
-			return fmt.Errorf("column %d has no name; name it in the first line of the file", i+1)
-		}
-		if first, ok := at[name]; ok {
-			return fmt.Errorf("columns %d and %d are both named %.64q; rename one", first+1, i+1, name)
-		}
-		at[name] = i
-	}
-	return nil
-}
-
 // rowReader reads rows of at most MaxRow bytes.
 type rowReader struct {
 	limit *limitReader
 	csv   *csv.Reader
 	start int64 // offset of the next row
 	line  int   // where the last row began
+
+	foreign int // first line that is not UTF-8, or 0
 }
 
 // next returns the trimmed cells of the next row.
@@ -192,9 +208,12 @@ func (r *rowReader) next() ([]string, error) {
 	r.start = end
 	r.line, _ = r.csv.FieldPos(0)
 	for i, cell := range row {
-		if !utf8.ValidString(cell) {
+		if strings.IndexByte(cell, 0) >= 0 {
 			line, _ := r.csv.FieldPos(i)
-			return nil, fmt.Errorf("line %d: the text is not UTF-8; save the file as UTF-8", line)
+			return nil, fmt.Errorf("line %d: the text holds a zero byte, as UTF-16 and binary files do; save the file as CSV in UTF-8", line)
+		}
+		if r.foreign == 0 && !utf8.ValidString(cell) {
+			r.foreign, _ = r.csv.FieldPos(i)
 		}
 		row[i] = strings.TrimSpace(cell)
 	}
@@ -202,17 +221,22 @@ func (r *rowReader) next() ([]string, error) {
 }
 
 // limitReader stops after left bytes, so that a row without an end is not read
-// into memory. Its user adds to left what rows have consumed.
+// into memory. Its user adds to left what rows have consumed. It reads total
+// bytes at most, also where they make no rows.
 type limitReader struct {
-	r    io.Reader
-	left int64
+	r           io.Reader
+	left, total int64
 }
 
 func (l *limitReader) Read(p []byte) (int, error) {
 	if l.left <= 0 {
 		return 0, errors.New("row too long")
 	}
-	n, err := l.r.Read(p[:min(int64(len(p)), l.left)])
+	if l.total <= 0 {
+		return 0, errTooLarge
+	}
+	n, err := l.r.Read(p[:min(int64(len(p)), l.left, l.total)])
 	l.left -= int64(n)
+	l.total -= int64(n)
 	return n, err
 }

@@ -154,7 +154,7 @@ func (s Set) Table() (t dataset.Table, err error) {
 	} else if r, err = gzip.NewReader(bytes.NewReader(b)); err != nil {
 		return t, err
 	}
-	if t, err = ingest.CSV(r, nil); err != nil {
+	if t, _, err = ingest.CSV(r, ingest.Options{}); err != nil {
 		err = fmt.Errorf("the shipped set %s: %w", s.Name, err)
 	}
 	return t, err

@@ -1,0 +1,57 @@
+package ingest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/snappy"
+	"github.com/klauspost/compress/zstd"
+	"github.com/parquet-go/parquet-go/format"
+)
+
+// codec decompresses pages, each to the size that its header says, which the
+// caller has bounded.
+type codec struct{ zstd *zstd.Decoder }
+
+func (c *codec) close() {
+	if c.zstd != nil {
+		c.zstd.Close()
+	}
+}
+
+func (c *codec) decompress(how format.CompressionCodec, data []byte, size int) (out []byte, err error) {
+	switch {
+	case how == format.Uncompressed || len(data) == 0: // nulls alone have no data
+		out = data
+	case how == format.Snappy:
+		n, e := snappy.DecodedLen(data)
+		if e != nil || n != size {
+			return nil, errDamaged
+		}
+		out, err = snappy.Decode(nil, data)
+	case how == format.Gzip:
+		z, e := gzip.NewReader(bytes.NewReader(data))
+		if e != nil {
+			return nil, errDamaged
+		}
+		// Room grows with what comes, not with what was said.
+		var b bytes.Buffer
+		_, err = io.Copy(&b, io.LimitReader(z, int64(size)+1))
+		out = b.Bytes()
+	case how == format.Zstd:
+		if c.zstd == nil {
+			if c.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxPage)); err != nil {
+				return nil, err
+			}
+		}
+		out, err = c.zstd.DecodeAll(data, nil)
+	default:
+		return nil, fmt.Errorf("its compression, %v, is not known; write the file with snappy, gzip or zstd", how)
+	}
+	if err != nil || len(out) != size {
+		return nil, errDamaged
+	}
+	return out, nil
+}
