@@ -111,7 +111,7 @@ func TestConfigRefuses(t *testing.T) {
 // to train on.
 func TestPartitionsDealEveryRowOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		table := patients(rapid.IntRange(40, 300).Draw(t, "rows"))
+		table := patients(rapid.IntRange(120, 400).Draw(t, "rows"))
 		settings := []string{
 			"ignore=", "seed=" + strconv.Itoa(rapid.IntRange(0, 1000).Draw(t, "seed")),
 			rapid.SampledFrom([]string{
@@ -275,6 +275,21 @@ func TestColumnMakesNations(t *testing.T) {
 	if len(cfg.Nodes) != 2 || cfg.Nodes[0].Name != "HUN" || cfg.Nodes[1].Name != "CHE" {
 		t.Errorf("the two largest are %s and %s", cfg.Nodes[0].Name, cfg.Nodes[1].Name)
 	}
+	// A node may lack the positive class.
+	cfg = config(t, study("partition=column:site", "target=ward", "positive=b"), oneSided(patients(120)), Defaults{})
+	if len(cfg.Nodes) != 4 || cfg.Task.Encoding.Positive != "b" {
+		t.Errorf("%d nodes, positive %q", len(cfg.Nodes), cfg.Task.Encoding.Positive)
+	}
+}
+
+// oneSided leaves one site with one ward.
+func oneSided(t dataset.Table) dataset.Table {
+	for _, row := range t.Rows {
+		if row[0] == "YUG" {
+			row[3] = "a"
+		}
+	}
+	return t
 }
 
 // What the data says of itself holds until the scenario says otherwise.
@@ -400,8 +415,8 @@ func TestIIDMixesTheOrder(t *testing.T) {
 	slices.SortStableFunc(table.Rows, func(a, b []string) int { return strings.Compare(a[4], b[4]) })
 	cfg := config(t, study("nodes=4", "ignore="), table, Defaults{})
 	for i := range cfg.Nodes {
-		if train, _ := divided(t, cfg, i); len(train) != 3 {
-			t.Errorf("node %d has the classes %v alone", i, train)
+		if train, test := divided(t, cfg, i); len(train) != 3 || len(test) != 3 {
+			t.Errorf("node %d trains on the classes %v, and is tested on %v", i, train, test)
 		}
 	}
 }
@@ -456,7 +471,7 @@ func countsOf(m map[string]int) func(func(int) bool) {
 	}
 }
 
-// The model that made the labels finds them, as often as noise lets it.
+// A model learns what can be learnt: all but one row of six.
 func TestSyntheticIsLearnable(t *testing.T) {
 	table, d := generate(5000, 4, 1)
 	again, _ := generate(5000, 4, 1)
@@ -481,5 +496,14 @@ func TestSyntheticIsLearnable(t *testing.T) {
 	cleaned, err := dataset.Clean(table, d.Options)
 	if err != nil || len(cleaned.Table.Rows) != 5000 {
 		t.Errorf("%d rows are left, %v", len(cleaned.Table.Rows), err)
+	}
+	s := New()
+	s.Data, s.Rounds = "synthetic:5000x4", 30
+	r, err := sim.Run(t.Context(), config(t, s, dataset.Table{}, Defaults{}))
+	if err != nil || r.Results.AllRows.Federated.Accuracy == nil {
+		t.Fatal(err)
+	}
+	if a := *r.Results.AllRows.Federated.Accuracy; a < 0.8 || a > 0.87 {
+		t.Errorf("the accuracy is %.3f", a)
 	}
 }
