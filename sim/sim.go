@@ -327,6 +327,7 @@ func (w *world) settleIn() error {
 			w.undone-- // nobody waits for it
 		}
 	}
+	w.cfg.Nodes = nil // the rows may be many, and are not needed any more
 	var err error
 	if !w.agrees {
 		w.roster, err = task.RosterOf(enrolled)

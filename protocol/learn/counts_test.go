@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"math"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -398,4 +399,34 @@ func FuzzCounts(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestATallyIsTheSumOfCounts(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, spec := range []Spec{{Logistic, 3, 2}, {Softmax, 3, 4}} {
+		var parts []Counts
+		all, scratch := NewTally(spec), NewTally(spec)
+		for range 5 {
+			params := make([]float64, spec.Params())
+			for i := range params {
+				params[i] = rng.NormFloat64()
+			}
+			data := dataset.Samples{N: 20, D: 3}
+			for range data.N {
+				data.X = append(data.X, rng.NormFloat64(), rng.NormFloat64(), rng.NormFloat64())
+				data.Y = append(data.Y, rng.IntN(spec.Classes))
+			}
+			parts = append(parts, spec.Count(params, data))
+			scratch.Reset()
+			scratch.Count(params, data)
+			all.Add(scratch)
+		}
+		sum, err := Sum(parts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := all.Counts(); !reflect.DeepEqual(got, sum) || got.Rows != 100 {
+			t.Errorf("%s: the tally is %v, the sum %v", spec.Kind, got, sum)
+		}
+	}
 }

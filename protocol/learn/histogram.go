@@ -60,6 +60,40 @@ func unpack(b []byte, counts int, add func(i int, n uint64)) error {
 	return nil
 }
 
+// runs walks the counts that are not zero of packed ones that were checked.
+type runs struct {
+	at   int // index of the count, math.MaxInt after the last
+	n    uint64
+	rest []byte
+}
+
+func runsOf(packed []byte) runs {
+	r := runs{at: -1, rest: packed}
+	r.next()
+	return r
+}
+
+func (r *runs) next() {
+	gap, rest, ok := uvarint(r.rest)
+	if !ok {
+		r.at = math.MaxInt
+		return
+	}
+	r.n, r.rest, _ = uvarint(rest)
+	r.at += 1 + int(gap)
+}
+
+// take returns the count at an index, which is not after the current one, and
+// goes on to the next.
+func (r *runs) take(at int) float64 {
+	if r.at != at {
+		return 0
+	}
+	n := float64(r.n)
+	r.next()
+	return n
+}
+
 // uvarint reads one minimal varint and returns what follows it.
 func uvarint(b []byte) (n uint64, rest []byte, ok bool) {
 	n, size := binary.Uvarint(b)

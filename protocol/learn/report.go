@@ -113,15 +113,10 @@ func quotient(a, b float64) float64 {
 // both sides, nil where none has. The counts have passed Check.
 func (c Counts) rocAUC(classes int) *float64 {
 	pairs, _ := scored(classes)
-	positives := make([]float64, pairs*Bins)
-	negatives := make([]float64, pairs*Bins)
-	if unpack(c.Positives, len(positives), func(i int, n uint64) { positives[i] = float64(n) }) != nil ||
-		unpack(c.Negatives, len(negatives), func(i int, n uint64) { negatives[i] = float64(n) }) != nil {
-		return nil
-	}
+	positives, negatives := runsOf(c.Positives), runsOf(c.Negatives)
 	sum, defined := 0.0, 0
 	for h := range pairs {
-		if a, ok := area(positives[h*Bins:][:Bins], negatives[h*Bins:][:Bins]); ok {
+		if a, ok := area(&positives, &negatives, (h+1)*Bins); ok {
 			sum += a
 			defined++
 		}
@@ -135,12 +130,17 @@ func (c Counts) rocAUC(classes int) *float64 {
 
 // area returns the share of pairs of a positive and a negative in which the
 // positive has the higher score, those within one bin counting half: the
-// trapezoids under the curve.
-func area(positives, negatives []float64) (a float64, ok bool) {
+// trapezoids under the curve. It takes the bins before end.
+func area(positives, negatives *runs, end int) (a float64, ok bool) {
 	var below, all, won float64 // negatives in lower bins, positives, pairs won
-	for i, p := range positives {
-		won += float64(p * (below + negatives[i]/2))
-		below += negatives[i]
+	for {
+		at := min(positives.at, negatives.at)
+		if at >= end {
+			break
+		}
+		p, n := positives.take(at), negatives.take(at)
+		won += float64(p * (below + n/2))
+		below += n
 		all += p
 	}
 	if all == 0 || below == 0 {
