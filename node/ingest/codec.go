@@ -42,11 +42,11 @@ func (c *codec) decompress(how format.CompressionCodec, data []byte, size int) (
 		out = b.Bytes()
 	case how == format.Zstd:
 		if c.zstd == nil {
-			if c.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxPage)); err != nil {
+			if c.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true)); err != nil {
 				return nil, err
 			}
 		}
-		out, err = c.zstd.DecodeAll(data, nil)
+		out, err = c.zstd.DecodeAll(data, make([]byte, 0, size))
 	default:
 		return nil, fmt.Errorf("its compression, %v, is not known; write the file with snappy, gzip or zstd", how)
 	}

@@ -236,12 +236,21 @@ func le64(values ...uint64) (b []byte) {
 	return b
 }
 
+// allocated returns how many bytes do allocates.
+func allocated(do func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	do()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
 func TestHostileParquet(t *testing.T) {
 	good := forged{kind: format.Int64, rows: 2, pages: []forgedPage{plainPage(format.Plain, 2, le64(7, 8))}}
 	if table, _, err := readBytes(good.bytes(t), Options{}, MaxTable); err != nil || fmt.Sprint(table.Rows) != "[[7] [8]]" {
 		t.Fatalf("%v, %v", table, err)
 	}
-	zeros := make([]byte, 8<<20)
+	zeros := make([]byte, 64<<20)
 	encoder, err := zstd.NewWriter(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -280,9 +289,11 @@ func TestHostileParquet(t *testing.T) {
 		{"metadata longer than the file", closed([]byte("PAR1"), nil)[:4:4], "not whole"},
 		{"a list of two thousand million", closed([]byte(magic), []byte{0x15, 2, 0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07}), "damaged"},
 		{"a text of two thousand million", closed([]byte(magic), []byte{0x15, 2, 0x48, 0xff, 0xff, 0xff, 0xff, 0x07}), "damaged"},
-		{"deep metadata", closed([]byte(magic), bytes.Repeat([]byte{0x1c}, 1<<20)), "damaged"},
-		{"deep lists", closed([]byte(magic), append([]byte{0x19}, bytes.Repeat([]byte{0x19}, 1<<20)...)), "damaged"},
+		{"two million row groups of nothing", closed([]byte(magic), append(binary.AppendUvarint([]byte{0x15, 2, 0x39, 0xfc}, 2<<20), make([]byte, 2<<20+1)...)), "damaged"},
+		{"deep metadata", closed([]byte(magic), bytes.Repeat([]byte{0x1c}, 16<<20)), "damaged"},
+		{"deep lists", closed([]byte(magic), append([]byte{0x19}, bytes.Repeat([]byte{0x19}, 16<<20)...)), "damaged"},
 		{"a million million rows", with(func(f *forged) { f.rows = 1 << 40 }), "GiB of memory"},
+		{"more rows than can be multiplied", with(func(f *forged) { f.rows = 1 << 60 }), "GiB of memory"},
 		{"fewer rows than none", with(func(f *forged) { f.rows = -1 }), "GiB of memory"},
 		{"more rows than values", with(func(f *forged) { f.rows = 3 }), "2 values for 3 rows"},
 		{"more values than rows", with(func(f *forged) { f.rows = 1 }), "2 values for 1 rows"},
@@ -319,9 +330,13 @@ func TestHostileParquet(t *testing.T) {
 		{"a prefix of nothing", forged{kind: format.ByteArray, rows: 1, pages: []forgedPage{
 			plainPage(format.DeltaByteArray, 1, append(append(lengths(1, 9), lengths(1, 1)...), 'x'))}}.bytes(t), "a page is damaged"},
 	} {
-		_, _, err := readBytes(c.file, Options{}, MaxTable)
+		var err error
+		grown := allocated(func() { _, _, err = readBytes(c.file, Options{}, MaxTable) })
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want %q", c.name, err, c.want)
+		}
+		if grown > 40<<20+2*uint64(len(c.file)) {
+			t.Errorf("%s: %d bytes were allocated for %d", c.name, grown, len(c.file))
 		}
 	}
 
@@ -362,14 +377,12 @@ func TestParquetBombs(t *testing.T) {
 			plainPage(format.DeltaByteArray, texts, append(prefixes.Bytes(), suffixes.Bytes()...))}}},
 	} {
 		file := c.file.bytes(t)
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		_, _, err := readBytes(file, Options{}, most)
-		runtime.ReadMemStats(&after)
+		var err error
+		grown := allocated(func() { _, _, err = readBytes(file, Options{}, most) })
 		if !errors.Is(err, errTooLarge) {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		if grown := after.TotalAlloc - before.TotalAlloc; grown > 16<<20 {
+		if grown > 16<<20 {
 			t.Errorf("%s: %d bytes were allocated for %d", c.name, grown, len(file))
 		}
 	}

@@ -103,7 +103,7 @@ func (w *walker) list(depth int) error {
 			return err
 		}
 	}
-	if depth > maxDepth || n > uint64(len(w.b)) || n > uint64(maxElements-w.elements) {
+	if depth > maxDepth || n > uint64(maxElements-w.elements) {
 		return errThrift
 	}
 	w.elements += int(n)
