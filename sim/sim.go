@@ -18,7 +18,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"village/protocol/dataset"
@@ -183,8 +182,7 @@ type world struct {
 	nodes  []node
 	roster task.Roster // where they do not agree
 	curve  *curve
-	ctx    context.Context
-	ended  atomic.Bool // ctx has
+	halted func() error // the error of a run whose context has ended
 
 	engine  *engine
 	undone  int // nodes that have not come to the end
@@ -222,8 +220,15 @@ func newWorld(ctx context.Context, cfg Config) (*world, error) {
 	if cfg.Limit == 0 {
 		cfg.Limit = 30 * 24 * time.Hour
 	}
-	w := &world{cfg: cfg, ctx: ctx, agrees: len(cfg.Nodes) <= task.MaxNodes, undone: len(cfg.Nodes)}
-	context.AfterFunc(ctx, func() { w.ended.Store(true) })
+	w := &world{cfg: cfg, agrees: len(cfg.Nodes) <= task.MaxNodes, undone: len(cfg.Nodes)}
+	w.halted = func() error {
+		select {
+		case <-ctx.Done(): // which takes no lock, as ctx.Err does
+			return ctx.Err()
+		default:
+			return nil
+		}
+	}
 	if err := w.propose(); err != nil {
 		return nil, err
 	}
@@ -341,14 +346,6 @@ func digest(domain string, parts ...uint64) [32]byte {
 		b = binary.BigEndian.AppendUint64(b, p)
 	}
 	return sha256.Sum256(b)
-}
-
-// halted is the error of a run whose context has ended.
-func (w *world) halted() error {
-	if w.ended.Load() {
-		return w.ctx.Err()
-	}
-	return nil
 }
 
 // news is what a shard notes for the world in a window.
