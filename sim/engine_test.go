@@ -90,6 +90,13 @@ func TestARunIsTheSameOnAnyNumberOfCores(t *testing.T) {
 			tk.Rounds = 8
 			return rough(nodes, tk, 2)
 		},
+		"in step": func() Config { // much happens at the same time
+			nodes, tk := many(40, 8, 5, 2)
+			tk.Rounds, tk.Mixing = 8, "exponential"
+			cfg := rough(nodes, tk, 2)
+			cfg.Bandwidth, cfg.Delay = 0, Delay{Min: 20 * time.Millisecond, Max: 20 * time.Millisecond}
+			return cfg
+		},
 		"crowd": func() Config {
 			nodes, tk := many(400, 4, 5, 3)
 			tk.Rounds, tk.Mixing = 15, "random"
