@@ -130,13 +130,7 @@ func (n *Node) tooMany(r record.Record) bool {
 	if r.Kind != record.KindManifest && r.Kind != record.KindTask || len(n.store.Held(r.Slot)) > 0 {
 		return false
 	}
-	count := 0
-	for _, held := range n.store.Records(r.Kind) {
-		if held.Author == r.Author {
-			count++
-		}
-	}
-	return count >= maxByAuthor
+	return n.store.Slots(r.Kind, r.Author) >= maxByAuthor
 }
 
 // learn hands a record that is now durable to whoever it concerns.

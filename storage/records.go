@@ -381,6 +381,18 @@ func (s *Store) Records(kind record.Kind) []record.Record {
 	return records
 }
 
+// Slots is how many slots of a kind hold records of an author.
+func (s *Store) Slots(kind record.Kind, author record.NodeID) (n int) {
+	s.index.RLock()
+	defer s.index.RUnlock()
+	for slot := range s.index.slots {
+		if slot.Kind == kind && slot.Author == author {
+			n++
+		}
+	}
+	return n
+}
+
 // Group returns the CIDs of all held records of a group, sorted by their bytes.
 func (s *Store) Group(name string) []record.CID {
 	s.index.RLock()

@@ -207,6 +207,10 @@ func TestRecordsAreOrdered(t *testing.T) {
 	if len(s.Records(record.KindTask)) != 0 {
 		t.Error("records of another kind")
 	}
+	own := got[0].Author
+	if n, none := s.Slots(record.KindUpdate, own), s.Slots(record.KindTask, own); n != 2 || none != 0 {
+		t.Errorf("%d slots of updates and %d of tasks", n, none)
+	}
 }
 
 // While writers replace records, a reader always finds the slot held.

@@ -206,16 +206,16 @@ func (s *Store) Close() error {
 
 // start opens the database; life is held or not yet needed.
 func (s *Store) start() error {
-	memory := int64(memtable)
+	memory, table := int64(memtable), int64(4<<20)
 	if s.light {
-		memory = lightMemtable
+		memory, table = lightMemtable, lightMemtable // Badger takes twice a table to write one
 	}
 	o := badger.DefaultOptions(s.dir).
 		WithMemTableSize(memory).WithNumMemtables(2).
 		WithBlockCacheSize(memory).WithIndexCacheSize(memory).
 		WithValueThreshold(valueThreshold).WithValueLogFileSize(64 << 20).
 		WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(4).
-		WithBaseTableSize(4 << 20).WithNumCompactors(2).
+		WithBaseTableSize(table).WithNumCompactors(2).
 		WithMetricsEnabled(false).
 		WithDetectConflicts(false). // blind writes, or serialised by the store
 		WithSyncWrites(!s.light).
