@@ -206,3 +206,20 @@ func TestIsolatedForFiftyRounds(t *testing.T) {
 		t.Errorf("%g from FedAvg's fixed point, more than 1e-3", d)
 	}
 }
+
+// Nodes that are held up before the last round, because updates of the one before
+// are late, do not take each other for silent, which would stop all of them.
+func TestManyNodesComeThroughTheLastRound(t *testing.T) {
+	for seed := range uint64(1) {
+		cfg, _ := fifty(seed, 0)
+		for len(cfg.Nodes) < 120 {
+			n := cfg.Nodes[len(cfg.Nodes)-50]
+			n.Name = fmt.Sprint("node ", len(cfg.Nodes))
+			cfg.Nodes = append(cfg.Nodes, n)
+		}
+		cfg.Faults, cfg.Watch, cfg.Limit = Faults{Loss: 0.1}, nil, time.Hour
+		if r, err := Run(t.Context(), cfg); err != nil || !r.Done {
+			t.Fatalf("seed %d: done is %v after %v: %v", seed, r.Done, r.Virtual, err)
+		}
+	}
+}

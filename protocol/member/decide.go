@@ -47,24 +47,29 @@ func (m *Member) rosterApplication(now time.Duration) agree.Application {
 	quorum := agree.Quorum(len(m.seats))
 	return agree.Application{
 		Propose: func() ([]byte, bool) {
-			var enrolled []task.Enrolled
-			missing := 0
+			enrolled, missing := 0, 0
 			for i := range m.seats {
 				switch s := &m.seats[i]; {
 				case s.part:
-					enrolled = append(enrolled, *s.enrolled)
+					enrolled++
 				case !s.left:
 					missing++
 				}
 			}
-			if len(enrolled) < quorum {
+			if enrolled < quorum {
 				return nil, false
 			}
 			if until := m.enrolling.last + max(leastGathering, slack*(m.enrolling.last-m.enrolling.first)); missing > 0 && now < until {
 				m.wakeAt(until)
 				return nil, false
 			}
-			return m.encode(task.ContentOf(enrolled)), true
+			var parts []task.Enrolled
+			for i := range m.seats {
+				if s := &m.seats[i]; s.part {
+					parts = append(parts, *s.enrolled)
+				}
+			}
+			return m.encode(task.ContentOf(parts)), true
 		},
 		Judge: func(content []byte) agree.Verdict {
 			var c task.RosterContent
@@ -114,18 +119,26 @@ func (m *Member) open(now time.Duration) bool {
 		var c task.FinalContent
 		if record.Decode(content, &c) == nil {
 			m.content, m.set, m.sealedAt = c, setOf(c), now
+			for _, p := range c.Parts {
+				if i := m.seatOf(p.Node); i >= 0 {
+					m.seats[i].counts = true
+				}
+			}
 		}
 	}
 	return m.roster.CID.Defined()
 }
 
 func (m *Member) openRoster(now time.Duration, content []byte) {
-	var c task.RosterContent
-	if record.Decode(content, &c) != nil {
-		return
+	if m.founders == nil {
+		var c task.RosterContent
+		if record.Decode(content, &c) != nil {
+			return
+		}
+		m.founders = c.Enrolments
 	}
 	var enrolled []task.Enrolled
-	for _, cid := range c.Enrolments {
+	for _, cid := range m.founders {
 		e := m.enrolment(cid)
 		if e == nil {
 			return
@@ -139,6 +152,7 @@ func (m *Member) openRoster(now time.Duration, content []byte) {
 	}
 	m.roster = roster
 	for i := range m.seats {
+		m.seats[i].founder = roster.Index(m.seats[i].id) >= 0
 		m.seats[i].pace.start(now)
 		m.takeEarly(now, i)
 	}
@@ -148,13 +162,18 @@ func (m *Member) openRoster(now time.Duration, content []byte) {
 // last round, of the silent their newest if it is recent. It is not ready as
 // long as somebody is still on the way there.
 func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
+	if m.rounds.highest < m.task.Rounds && m.task.Tolerance == 0 {
+		return c, false
+	}
 	last := uint64(0)
 	for i := range m.seats {
 		if m.seats[i].part {
 			last = max(last, m.seats[i].round())
 		}
 	}
-	if ready = last > 0; !ready {
+	// A node that is not there itself waits for nobody to get there: they may be
+	// held up as it is, and it would take them for silent.
+	if ready = last > 0 && !m.behind(last); !ready {
 		return c, false
 	}
 	// Nobody is waited for as long as that is not the last round: a node that is
@@ -197,12 +216,17 @@ func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
 	return c, len(c.Parts) >= m.fewestParts()
 }
 
+// behind tells whether the node still has to train to get to a round.
+func (m *Member) behind(round uint64) bool {
+	return m.own >= 0 && m.seats[m.own].part && m.seats[m.own].round() < round
+}
+
 // fewestParts is how many updates make a model: a quorum of the roster without
 // those who have left.
 func (m *Member) fewestParts() int {
 	staying := 0
 	for i := range m.seats {
-		if !m.seats[i].left && m.roster.Index(m.seats[i].id) >= 0 {
+		if !m.seats[i].left && m.seats[i].founder {
 			staying++
 		}
 	}
@@ -235,6 +259,9 @@ func (m *Member) finalApplication(now time.Duration) agree.Application {
 			var c task.FinalContent
 			if record.Decode(content, &c) != nil {
 				return agree.Bad
+			}
+			if m.behind(c.Round) {
+				return agree.Pending
 			}
 			verdict := m.judge(now, c)
 			if verdict != agree.Good {
@@ -456,5 +483,5 @@ func (m *Member) finish(now time.Duration) {
 // awaited tells whether a node's evaluation is due.
 func (m *Member) awaited(i int) bool {
 	s := &m.seats[i]
-	return s.evaluation == nil && !s.left && slices.ContainsFunc(m.content.Parts, func(p task.Part) bool { return p.Node == s.id })
+	return s.evaluation == nil && !s.left && s.counts
 }

@@ -169,6 +169,7 @@ type Member struct {
 
 	rosterVote decision
 	enrolling  struct{ first, last time.Duration } // when enrolments came
+	founders   []record.CID                        // enrolments of the decided roster
 	roster     task.Roster                         // its CID is defined once it is open
 
 	rounds    *Rounds
@@ -192,7 +193,9 @@ type seat struct {
 	id         record.NodeID
 	enrolled   *task.Enrolled
 	left       bool
+	founder    bool       // it is in the roster
 	early      []Received // updates that came before the roster or the enrolment
+	counts     bool       // it has a part in the decided set
 	evaluation *task.Evaluation
 	*peer
 }

@@ -25,6 +25,8 @@ type Rounds struct {
 	takes   time.Duration // how long a round takes while a quorum takes part
 	wake    time.Duration // when Next may have another answer, 0 = when something is heard
 	slowest time.Duration // the longest recent wait for anyone
+	highest uint64        // the highest round seen
+	blocker *peer         // one that the next round waits for
 }
 
 // RoundsConfig is what training depends on.
@@ -149,6 +151,9 @@ func (r *Rounds) Take(now time.Duration, from int, u Update) bool {
 	}
 	p.updates = slices.Insert(p.updates, at, u)
 	p.updates = p.updates[:min(len(p.updates), 2)]
+	if u.Round > r.highest {
+		r.highest = u.Round
+	}
 	if at == 0 {
 		r.heard(now, p)
 		if from == r.cfg.Own {
@@ -175,7 +180,7 @@ func (r *Rounds) ownUpdate(now time.Duration) {
 		// More than twice as long was a wait for one that fell silent.
 		r.takes = (3*r.takes + min(took, 2*r.takes)) / 4
 	}
-	r.busy, r.since = false, now
+	r.busy, r.since, r.blocker = false, now, nil
 	if !r.cfg.All {
 		r.forget()
 	}
@@ -252,9 +257,10 @@ func (r *Rounds) Next(now time.Duration) (round uint64, mix []float64, ok bool) 
 		return 0, nil, false
 	}
 	round = own + 1
-	if reached := r.reached(); reached > round {
-		round = reached
-	} else if own > 0 && !r.mayGoOn(now, own) {
+	if r.highest > round {
+		round = max(round, r.reached())
+	}
+	if round == own+1 && own > 0 && !r.mayGoOn(now, own) {
 		return 0, nil, false
 	}
 	mix = r.mixed(round - 1)
@@ -272,6 +278,12 @@ func (r *Rounds) Wake() time.Duration { return r.wake }
 
 // mayGoOn tells whether the round after the own one may begin.
 func (r *Rounds) mayGoOn(now time.Duration, own uint64) bool {
+	// With many nodes, most of what comes in changes nothing: look at one of
+	// those that were missing before looking at all.
+	if r.blocker != nil && r.waitsFor(now, r.blocker, own) {
+		return false
+	}
+	r.blocker = nil
 	waits := false
 	if r.cfg.Graph.Complete() {
 		for _, p := range r.peers {
@@ -302,6 +314,7 @@ func (r *Rounds) waitsFor(now time.Duration, p *peer, own uint64) bool {
 	silent := p.pace.await(r.since)
 	if now < silent {
 		r.wakeAt(silent)
+		r.blocker = p
 	}
 	return now < silent
 }
