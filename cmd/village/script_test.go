@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -70,7 +72,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "start": start, "term": terminate, "crash": crash, "first": first, "until": until, "rows": rows,
+			"code": code, "start": start, "term": terminate, "crash": crash, "first": first, "until": until, "rows": rows, "alike": alike,
 		},
 	})
 }
@@ -90,6 +92,22 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if fmt.Sprint(got) != args[0] {
 		ts.Fatalf("exit code %d, want %s", got, args[0])
+	}
+}
+
+// alike holds that a key of two JSON answers has the same value.
+func alike(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: alike KEY FILE FILE")
+	}
+	var values [2]any
+	for i, file := range args[1:] {
+		var answer map[string]any
+		ts.Check(json.Unmarshal([]byte(ts.ReadFile(file)), &answer))
+		values[i] = answer[args[0]]
+	}
+	if values[0] == nil || !reflect.DeepEqual(values[0], values[1]) {
+		ts.Fatalf("%s is %v in %s and %v in %s", args[0], values[0], args[1], values[1], args[2])
 	}
 }
 

@@ -1,82 +1,215 @@
 package main
 
 import (
-	"encoding/hex"
+	"errors"
+	"fmt"
 	"io"
-	"time"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"village/node/api"
 	"village/node/ingest"
+	"village/node/ingest/sets"
 	"village/node/table"
-	"village/protocol/task"
+	"village/protocol/dataset"
 	"village/sim"
+	"village/sim/cluster"
+	"village/sim/scenario"
+	"village/sim/study"
 )
 
 func newSim(a *app) *cobra.Command {
-	return group("sim", "Simulate a federation on this machine", newSimRun(a))
+	return group("sim", "Simulate a federation on this machine", newSimRun(a), newSimList(a), newSimAverage(a))
+}
+
+func newSimList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the scenarios and the data sets that come with the program", Args: need(),
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			v := api.SimList{Schema: schema(cmd)}
+			for _, s := range scenario.Shipped() {
+				v.Scenarios = append(v.Scenarios, api.Shipped{Name: s.Name, About: s.About})
+			}
+			for _, s := range sets.Names() {
+				v.Data = append(v.Data, api.Shipped{Name: s.Name, About: s.About, Citation: s.Citation})
+			}
+			return a.answer(cmd, v, func(w io.Writer) error { return table.SimList(w, v) })
+		}),
+	}
 }
 
 func newSimRun(a *app) *cobra.Command {
-	e := sim.Experiment{Partition: sim.IID}
-	var file string
-	var columns []string
-	var rounds, steps uint64
-	var rate float64
+	var vary []string
+	var seeds int
+	var out string
+	var real bool
 	cmd := &cobra.Command{
-		Use: "run", Short: "Run the machine of the daemon for many nodes on a virtual clock", Args: need(),
-		Example: "  village sim run --data patients.csv --target sick --nodes 8 --rounds 100 --seed 1 --partition iid",
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			if file == "" || e.Options.Target == "" {
-				return usage(cmd, "a simulation needs a CSV file (--data) and the column to predict (--target)")
-			}
-			var err error
-			if e.Table, _, err = ingest.File(file, ingest.Options{Columns: columns}); err != nil {
-				return api.Fail(api.CodeFailed, cmd.CommandPath()+" --help", "%v", err)
-			}
-			e.Tune = func(t *task.Task) {
-				t.Rounds, t.LocalSteps, t.LearningRate = rounds, steps, rate
-			}
-			cfg, err := e.Config()
+		Use: "run [NAME|FILE]...", Short: "Run the machine of the daemon for many nodes on a virtual clock",
+		Long: `Run the machine of the daemon for many nodes on a virtual clock.
+
+A scenario is one that comes with the program ("village sim list"), or a TOML file
+with the keys below, or just flags, which also change a named scenario. With
+--vary, --seeds or several scenarios one call compares them.`,
+		Example: `  village sim run four-hospitals
+  village sim run --data patients.csv --target sick --nodes 8 --out plots
+  village sim run mixing-graphs --vary mixing=all,ring,base:1 --seeds 5 --out plots`,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: completeScenarios,
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			scenarios, err := chosen(cmd, args)
 			if err != nil {
 				return usage(cmd, "%v", err)
 			}
-			progress := table.NewCounter(cmd.ErrOrStderr(), len(cfg.Nodes)*int(rounds), "updates")
-			cfg.Watch = func(time.Duration, int, task.Update, uint64) { progress.Add(1) }
-			start := time.Now()
-			r, err := sim.Run(cmd.Context(), cfg)
-			progress.Done()
+			var all []scenario.Scenario
+			for _, s := range scenarios {
+				varied, err := scenario.Vary(s, vary, seeds)
+				if err != nil {
+					return usage(cmd, "%v", err)
+				}
+				all = append(all, varied...)
+			}
+			var check func(sim.Config) error
+			if real {
+				check = cluster.Check
+			}
+			st, err := study.New(all, open, check)
 			if err != nil {
-				return err
+				return usage(cmd, "%v", err)
 			}
-			if !r.Done {
-				return api.Fail(api.CodeFailed, cmd.CommandPath()+" --help", "the run did not come to its end in %v of virtual time", r.Virtual)
+			if real {
+				st.Run, st.Real = cluster.Run, true
 			}
-			v := api.SimRun{
-				Schema: schema(cmd), Nodes: len(cfg.Nodes), Rounds: r.Model.Round, Seed: e.Seed,
-				Messages: r.Messages, VirtualSeconds: r.Virtual.Seconds(), WallSeconds: time.Since(start).Seconds(),
-				Digest: hex.EncodeToString(r.Digest[:]), AllRows: r.Results.AllRows, Mean: r.Results.Mean,
+			progress := table.NewCounter(cmd.ErrOrStderr(), "updates")
+			st.Progress = progress.Show
+			v, failed := st.Do(cmd.Context())
+			progress.Done()
+			v.Schema = schema(cmd)
+			if len(v.Runs) == 0 {
+				return failed
 			}
-			return a.answer(cmd, v, func(w io.Writer) error { return table.SimRun(w, v, api.ReportOf(r.Results)) })
+			if out != "" {
+				title := "Village: " + all[0].Data
+				if len(args) > 0 {
+					title = "Village: " + args[0]
+				}
+				if err := v.Write(out, title); err != nil {
+					return errors.Join(err, failed)
+				}
+			}
+			err = a.answer(cmd, v, func(w io.Writer) error { return printStudy(w, v) })
+			return errors.Join(err, failed)
 		}),
 	}
 	f := cmd.Flags()
-	f.StringVar(&file, "data", "", "CSV file with the rows of all nodes")
-	f.StringSliceVar(&columns, "columns", nil, "names of the columns, where the file has no header")
-	f.StringVar(&e.Options.Target, "target", "", "column to predict")
-	f.StringSliceVar(&e.Features, "features", nil, "columns to predict from (default: all others)")
-	f.StringSliceVar(&e.Options.Categorical, "categorical", nil, "columns whose numbers are codes")
-	f.StringSliceVar(&e.Options.Ignore, "ignore", nil, "columns to leave out")
-	f.StringVar(&e.Options.Split, "split", "", "column that says train or test")
-	f.StringVar(&e.Options.Positive, "positive", "", "level of the target that counts as positive")
-	f.StringVar(&e.Partition, "partition", e.Partition, "which node has which rows: iid, or column:COL for a node a value")
-	f.IntVar(&e.Nodes, "nodes", 4, "number of nodes, where the partition is iid")
-	f.Uint64Var(&rounds, "rounds", 100, "rounds to train")
-	f.Uint64Var(&steps, "local-steps", 5, "steps that a node makes on its own in a round")
-	f.Float64Var(&rate, "learning-rate", 0.2, "size of a step")
-	f.Uint64Var(&e.Seed, "seed", 1, "the same seed gives the same run")
-	f.Float64Var(&e.Faults.Loss, "loss", 0, "probability that a message is lost, below 1")
-	f.Float64Var(&e.Faults.Duplicate, "duplicate", 0, "probability that a message comes twice")
+	f.StringArrayVar(&vary, "vary", nil, "compare these values of a key, as mixing=all,ring")
+	f.IntVar(&seeds, "seeds", 1, "run each with so many seeds, and give means and standard deviations")
+	f.StringVar(&out, "out", "", "directory for report.html, plots (SVG, PNG) and tables (CSV)")
+	f.BoolVar(&real, "real", false, "run real nodes in this process, on its own clock, up to 200")
+	for _, k := range scenario.Keys() {
+		f.String(k.Name, k.Default, k.Help)
+	}
 	return cmd
+}
+
+// chosen are the scenarios that the arguments name, or else the flags alone make.
+func chosen(cmd *cobra.Command, args []string) ([]scenario.Scenario, error) {
+	var list []scenario.Scenario
+	for _, arg := range args {
+		s, near, ok := scenario.Named(arg)
+		if !ok {
+			b, err := os.ReadFile(arg)
+			switch {
+			case errors.Is(err, fs.ErrNotExist) && near != "":
+				return nil, fmt.Errorf("there is no scenario and no file %q; did you mean %q?", arg, near)
+			case errors.Is(err, fs.ErrNotExist):
+				return nil, fmt.Errorf("there is no scenario and no file %q; village sim list shows the scenarios", arg)
+			case err != nil:
+				return nil, err
+			}
+			if s, err = scenario.Decode(arg, b); err != nil {
+				return nil, err
+			}
+			s.Data = located(s.Data, filepath.Dir(arg))
+		}
+		list = append(list, s)
+	}
+	if len(args) == 0 {
+		if !cmd.Flags().Changed("data") {
+			return nil, errors.New("a simulation needs a scenario (village sim list shows some) or rows (--data)")
+		}
+		list = []scenario.Scenario{scenario.New()}
+	}
+	for _, k := range scenario.Keys() {
+		f := cmd.Flags().Lookup(k.Name)
+		for i := range list {
+			if f.Changed {
+				if err := list[i].Set(k.Name, f.Value.String()); err != nil {
+					return nil, fmt.Errorf("--%w", err)
+				}
+			}
+		}
+	}
+	for i := range list {
+		list[i].Data = located(list[i].Data, "")
+	}
+	return list, nil
+}
+
+// located is the absolute path of data that is a file, so that a scenario that is
+// written down can be run from anywhere.
+func located(data, from string) string {
+	if data == "" || shipped(data) || strings.HasPrefix(data, "synthetic:") {
+		return data
+	}
+	if !filepath.IsAbs(data) {
+		data = filepath.Join(from, data)
+	}
+	if path, err := filepath.Abs(data); err == nil {
+		return path
+	}
+	return data
+}
+
+// shipped tells whether data is a set that comes with the program.
+func shipped(data string) bool {
+	return slices.ContainsFunc(sets.Names(), func(s sets.Set) bool { return s.Name == data })
+}
+
+// open reads a set that comes with the program, or a file.
+func open(data string, columns []string) (dataset.Table, scenario.Defaults, error) {
+	if shipped(data) {
+		t, set, err := sets.Open(data)
+		return t, scenario.Defaults(set.Defaults), err
+	}
+	t, _, err := ingest.File(data, ingest.Options{Columns: columns})
+	return t, scenario.Defaults{}, err
+}
+
+func completeScenarios(*cobra.Command, []string, string) (all []cobra.Completion, _ cobra.ShellCompDirective) {
+	for _, s := range scenario.Shipped() {
+		all = append(all, cobra.CompletionWithDesc(s.Name, s.About))
+	}
+	return all, cobra.ShellCompDirectiveDefault // a file will do as well
+}
+
+func printStudy(w io.Writer, v study.Result) error {
+	if v.Run != nil {
+		if err := table.SimRun(w, v.Facts(), api.ReportOf(v.Results)); err != nil {
+			return err
+		}
+	} else if err := table.Rows(w, v.Table()); err != nil {
+		return err
+	}
+	for _, m := range v.Missing {
+		fmt.Fprintln(w, "missing: "+table.Text(m))
+	}
+	if v.Out != "" {
+		fmt.Fprintln(w, "\nsee "+v.Out+"/report.html")
+	}
+	return nil
 }

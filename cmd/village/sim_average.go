@@ -22,8 +22,12 @@ func newSimAverage(a *app) *cobra.Command {
 			if err := e.Check(); err != nil {
 				return usage(cmd, "%v", err)
 			}
-			progress := table.NewCounter(cmd.ErrOrStderr(), len(e.Rules), "rules")
-			results, err := e.Run(cmd.Context(), func(string) { progress.Add(1) })
+			progress := table.NewCounter(cmd.ErrOrStderr(), "rules")
+			done := 0
+			results, err := e.Run(cmd.Context(), func(string) {
+				done++
+				progress.Show(done, len(e.Rules))
+			})
 			progress.Done()
 			v.Schema, v.Nodes, v.Dim, v.Seed, v.Target, v.Rounds = schema(cmd), e.Nodes, e.Length, e.Network.Seed, e.Stop.Error, e.Stop.Steps
 			v.Loss, v.Duplicate, v.Restart = e.Network.Loss, e.Network.Duplicate, e.Network.Restart

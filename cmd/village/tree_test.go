@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"village/node/api"
+	"village/sim/study"
 )
 
 // TestCommandTree freezes the commands, their arguments and their flags.
@@ -63,6 +64,7 @@ func TestJSONShapes(t *testing.T) {
 		api.Error{}, api.Version{}, api.Init{}, api.Ready{}, api.Identity{}, api.Status{}, api.Peers{}, api.Members{},
 		api.AddedDataset{}, api.Datasets{}, api.ShownDataset{}, api.Proposed{}, api.Tasks{}, api.ShownTask{}, api.Joined{},
 		api.Models{}, api.ShownModel{}, api.Report{}, api.Exported{}, api.Verified{}, api.Predictions{},
+		study.Result{}, api.SimList{}, api.SimAverage{},
 	} {
 		fmt.Fprintln(&b, reflect.TypeOf(v).Name())
 		var lines []string

@@ -347,18 +347,19 @@ func ReportOf(r task.Results) Report {
 	}
 }
 
-// SimRun is the answer of village sim run (made without a daemon).
-type SimRun struct {
-	Schema         string   `json:"schema"`
-	Nodes          int      `json:"nodes"`
-	Rounds         uint64   `json:"rounds"`
-	Seed           uint64   `json:"seed"`
-	AllRows        Pair     `json:"all_rows"`
-	Mean           MeanPair `json:"mean_of_nodes"`
-	Messages       uint64   `json:"messages"`
-	VirtualSeconds float64  `json:"virtual_seconds"`
-	WallSeconds    float64  `json:"wall_seconds"`
-	Digest         string   `json:"digest"` // SHA-256 over every node's model and the counters
+// SimList is the answer of village sim list (made without a daemon): what comes
+// with the program.
+type SimList struct {
+	Schema    string    `json:"schema"`
+	Scenarios []Shipped `json:"scenarios"`
+	Data      []Shipped `json:"data"`
+}
+
+// Shipped is a scenario or a data set that comes with the program.
+type Shipped struct {
+	Name     string `json:"name"`
+	About    string `json:"about"`
+	Citation string `json:"citation,omitempty"` // of data
 }
 
 // Predict asks for predictions of a file's rows. Path is absolute.

@@ -156,7 +156,7 @@ func checkNames(names []string) error {
 			return fmt.Errorf("column %d has no name; name it in the file", i+1)
 		}
 		if first, ok := at[name]; ok {
-			return fmt.Errorf("columns %d and %d are both named %.64q; rename one", first+1, i+1, name)
+			return fmt.Errorf("columns %d and %d are both named %.64q; rename one, or name all with --columns if a CSV file has no header", first+1, i+1, name)
 		}
 		at[name] = i
 	}

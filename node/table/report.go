@@ -40,7 +40,9 @@ func Report(w io.Writer, r api.Report) error {
 // Summary writes a line a node, then all rows, the mean of the nodes and the
 // lowest of each figure: what
 // each reaches alone beside what the federation reaches.
-func Summary(w io.Writer, r api.Report) error {
+func Summary(w io.Writer, r api.Report) error { return summary(w, r, true) }
+
+func summary(w io.Writer, r api.Report, nodes bool) error {
 	var g grid
 	g.add("", "training", "test", "local only", "", "", "federated", "", "")
 	g.add("", "rows", "rows", "accuracy", "F1", "ROC-AUC", "accuracy", "F1", "ROC-AUC")
@@ -53,6 +55,9 @@ func Summary(w io.Writer, r api.Report) error {
 	var trained uint64
 	for _, n := range r.Nodes {
 		trained += n.TrainRows
+		if !nodes {
+			continue
+		}
 		g.add(append([]string{label(n.Nation, n.Name), count(n.TrainRows), count(n.TestRows)}, figures(n.Pair)...)...)
 	}
 	g.add(append([]string{"all rows", count(trained), count(r.AllRows.Federated.Rows)}, figures(r.AllRows)...)...)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/term"
@@ -11,43 +12,74 @@ import (
 	"village/node/api"
 )
 
-// SimRun writes the outcome of a simulated run.
-func SimRun(w io.Writer, v api.SimRun, r api.Report) error {
-	fmt.Fprintf(w, "%d nodes, %d rounds, seed %d: %.1f s of virtual time in %.2f s, %d messages\ndigest %s\n\n",
-		v.Nodes, v.Rounds, v.Seed, v.VirtualSeconds, v.WallSeconds, v.Messages, v.Digest)
-	if err := Summary(w, r); err != nil {
+// SimRun writes what a simulated run came to: its facts, a name and a value each,
+// and the figures of the nodes, a line each as long as there are few.
+func SimRun(w io.Writer, facts [][]string, r api.Report) error {
+	if err := columns(w, facts); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	if err := summary(w, r, len(r.Nodes) <= 50); err != nil {
 		return err
 	}
 	return Classification(w, "all rows", r.AllRows)
 }
 
-// Counter counts work on a terminal, and says nothing elsewhere.
-type Counter struct {
-	w        io.Writer
-	done, of int
-	what     string
-	start    time.Time
-	shown    time.Time
+// SimList writes a line for each scenario and each data set.
+func SimList(w io.Writer, v api.SimList) error {
+	rows := [][]string{{"SCENARIO", ""}}
+	for _, s := range v.Scenarios {
+		rows = append(rows, []string{s.Name, s.About})
+	}
+	rows = append(rows, []string{}, []string{"DATA", ""})
+	for _, s := range v.Data {
+		rows = append(rows, []string{s.Name, s.About})
+	}
+	return columns(w, rows)
 }
 
-// NewCounter starts to count up to of.
-func NewCounter(w io.Writer, of int, what string) *Counter {
+// Rows writes rows of cells, which hold nothing that a terminal would obey.
+func Rows(w io.Writer, rows [][]string) error {
+	var g grid
+	for _, row := range rows {
+		for i, cell := range row {
+			row[i] = Text(cell)
+		}
+		g.add(row...)
+	}
+	return g.write(w)
+}
+
+// Counter counts work on a terminal, and says nothing elsewhere.
+type Counter struct {
+	w     io.Writer
+	what  string
+	start time.Time
+	shown time.Time
+}
+
+// NewCounter starts to count.
+func NewCounter(w io.Writer, what string) *Counter {
 	if f, ok := w.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
 		w = nil
 	}
-	return &Counter{w: w, of: of, what: what, start: time.Now()}
+	return &Counter{w: w, what: what, start: time.Now()}
 }
 
-// Add counts n more, and shows how far that is, ten times a second at most.
-func (p *Counter) Add(n int) {
-	p.done += n
+// Show shows how far it is and about how long the rest takes, ten times a second
+// at most.
+func (p *Counter) Show(done, of int) {
 	now := time.Now()
-	if p.w == nil || p.done == 0 || now.Sub(p.shown) < 100*time.Millisecond {
+	if p.w == nil || done == 0 || now.Sub(p.shown) < 100*time.Millisecond {
 		return
 	}
 	p.shown = now
-	left := time.Duration(float64(now.Sub(p.start)) / float64(p.done) * float64(max(p.of-p.done, 0)))
-	fmt.Fprintf(p.w, "\r\033[K%3d %%  %d of %d %s, about %v left", 100*p.done/max(p.of, p.done), p.done, p.of, p.what, left.Round(time.Second))
+	done = min(done, of) // rounds that were run again do not count
+	left := time.Duration(float64(now.Sub(p.start)) / float64(done) * float64(of-done))
+	const width = 24
+	filled := width * done / of
+	fmt.Fprintf(p.w, "\r\033[K%s%s %3d %%  %d of %d %s, about %v left",
+		strings.Repeat("█", filled), strings.Repeat("░", width-filled), 100*done/of, done, of, p.what, left.Round(time.Second))
 }
 
 // Done clears the line.

@@ -94,6 +94,7 @@ func (f fake) run() Run {
 	res.Results.Rounds = uint64(f.rounds)
 	res.Results.AllRows = task.Pair{Local: reportOf(f.alone, 254), Federated: reportOf(last, 254)}
 	res.Results.Mean = task.MeanPair{Local: metrics(reportOf(f.alone-0.01, 254)), Federated: metrics(reportOf(last-0.01, 254))}
+	res.Results.Worst = task.MeanPair{Local: metrics(reportOf(f.alone-0.2, 20)), Federated: metrics(reportOf(last-0.1, 20))}
 	for i := range res.Digest {
 		res.Digest[i] = byte(rng.Uint32())
 	}

@@ -9,8 +9,9 @@ import (
 
 // Stat is a mean over runs, or over the nodes of runs.
 type Stat struct {
-	N        int     // values; 0 = there is none, and the mean is undefined
-	Mean, SD float64 // SD is that of a sample, and 0 for a single value
+	N    int     `json:"n"` // values; 0 = there is none, and the mean is undefined
+	Mean float64 `json:"mean"`
+	SD   float64 `json:"sd"` // that of a sample, and 0 for a single value
 }
 
 // Format writes the mean, and from two values on ± the standard deviation, in
@@ -59,28 +60,41 @@ func statOf(values []float64) Stat {
 }
 
 // MetricStats are the three headline figures over runs.
-type MetricStats struct{ Accuracy, F1, ROCAUC Stat }
+type MetricStats struct {
+	Accuracy Stat `json:"accuracy"`
+	F1       Stat `json:"f1"`
+	ROCAUC   Stat `json:"roc_auc"`
+}
 
 // Compare sets what nodes reach alone beside what the federation reaches.
-type Compare struct{ Local, Federated MetricStats }
+type Compare struct {
+	Local     MetricStats `json:"local"`
+	Federated MetricStats `json:"federated"`
+}
 
 // Summary is a setting over all its runs.
 type Summary struct {
-	Label string
-	Runs  int
-	Done  int // runs that came to their end
-	Nodes Stat
+	Label string `json:"label"`
+	Runs  int    `json:"runs"`
+	Done  int    `json:"done"` // runs that came to their end
+	Nodes Stat   `json:"nodes"`
 	// AllRows is over the test rows of all nodes together, Mean the mean of the
 	// nodes, Worst the lowest value that any node has.
-	AllRows, Mean, Worst Compare
-	Rounds               Stat
-	Messages, Bytes      Stat // sent by all nodes together
-	VirtualSeconds       Stat
-	Disagreement         Stat
+	AllRows        Compare `json:"all_rows"`
+	Mean           Compare `json:"mean_of_nodes"`
+	Worst          Compare `json:"worst_node"`
+	Rounds         Stat    `json:"rounds"`
+	Messages       Stat    `json:"messages"` // sent by all nodes together
+	Bytes          Stat    `json:"bytes_sent"`
+	VirtualSeconds Stat    `json:"virtual_seconds"`
+	Disagreement   Stat    `json:"disagreement"`
 	// Better, Worse and Equal count the nodes of all runs by whether the
 	// federation's model has a higher accuracy on the node's own test rows than
 	// the node's own model; Unknown are those without test rows or a result.
-	Better, Worse, Equal, Unknown int
+	Better  int `json:"nodes_better"`
+	Worse   int `json:"nodes_worse"`
+	Equal   int `json:"nodes_equal"`
+	Unknown int `json:"nodes_unknown"`
 }
 
 // Summarise sums up runs by label, in the order in which the labels came.
@@ -111,9 +125,8 @@ func (s setting) summary() Summary {
 			continue // no model, hence no results
 		}
 		rounds = append(rounds, float64(res.Results.Rounds))
-		worst := Worst(res.Results.Nodes)
 		for i, p := range []task.MeanPair{
-			{Local: metricsOf(res.Results.AllRows.Local), Federated: metricsOf(res.Results.AllRows.Federated)}, res.Results.Mean, worst,
+			{Local: metricsOf(res.Results.AllRows.Local), Federated: metricsOf(res.Results.AllRows.Federated)}, res.Results.Mean, res.Results.Worst,
 		} {
 			collect(&local[i], p.Local)
 			collect(&federated[i], p.Federated)
@@ -150,29 +163,6 @@ func collect(to *[3][]float64, m task.Metrics) {
 
 func metricStats(of [3][]float64) MetricStats {
 	return MetricStats{Accuracy: statOf(of[0]), F1: statOf(of[1]), ROCAUC: statOf(of[2])}
-}
-
-// Worst is, of each metric for itself, the lowest value that any node has: the
-// lowest accuracy alone and the lowest with the federation may be those of two
-// nodes.
-func Worst(nodes []task.NodeResult) task.MeanPair {
-	var w task.MeanPair
-	for _, n := range nodes {
-		lowest(&w.Local, metricsOf(n.Local))
-		lowest(&w.Federated, metricsOf(n.Federated))
-	}
-	return w
-}
-
-func lowest(of *task.Metrics, m task.Metrics) {
-	take := func(to **float64, v *float64) {
-		if v = finite(v); v != nil && (*to == nil || *v < **to) {
-			*to = v
-		}
-	}
-	take(&of.Accuracy, m.Accuracy)
-	take(&of.F1, m.F1)
-	take(&of.ROCAUC, m.ROCAUC)
 }
 
 // Verdict says in one sentence who gains and who does not.

@@ -14,6 +14,12 @@ import (
 	"village/sim"
 )
 
+// Check says what real nodes cannot do of a run.
+func Check(cfg sim.Config) error {
+	_, _, err := check(cfg)
+	return err
+}
+
 // check refuses what real nodes cannot do, and takes in every node's rows as its
 // daemon will.
 func check(cfg sim.Config) ([]dataset.Cleaned, []*member.Site, error) {

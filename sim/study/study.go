@@ -1,0 +1,236 @@
+// Package study runs scenarios one after another, keeps what has come to its end
+// when it is interrupted, and says what it came to.
+package study
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"village/protocol/dataset"
+	"village/protocol/task"
+	"village/sim"
+	"village/sim/chart"
+	"village/sim/scenario"
+)
+
+// samples is how many rounds of a run the curves show.
+const samples = 60
+
+// Study is what is to be run, and how.
+type Study struct {
+	// Run is [sim.Run], or does the same with real nodes.
+	Run  func(context.Context, sim.Config) (sim.Result, error)
+	Real bool // Run runs real nodes, so that no two runs are the same
+	// Progress, if set, is told how many of how many updates are published.
+	Progress func(done, of int)
+
+	scenarios []scenario.Scenario
+	open      Open
+	updates   []int // of each scenario
+}
+
+// Open reads data; see [scenario.Scenario.Config].
+type Open func(data string, columns []string) (dataset.Table, scenario.Defaults, error)
+
+// New returns a study of scenarios, or says why one of them cannot be. Check may
+// refuse more runs; it may be nil.
+func New(scenarios []scenario.Scenario, open Open, check func(sim.Config) error) (*Study, error) {
+	s := &Study{Run: sim.Run, scenarios: scenarios, open: open}
+	for _, c := range scenarios {
+		cfg, err := c.Config(open)
+		if err == nil && check != nil {
+			err = check(cfg)
+		}
+		if err != nil {
+			if len(scenarios) > 1 {
+				err = fmt.Errorf("%s: %w", title(c), err)
+			}
+			return nil, err
+		}
+		s.updates = append(s.updates, len(cfg.Nodes)*int(cfg.Task.Rounds))
+	}
+	return s, nil
+}
+
+// ErrUnfinished says that not all runs of a study came to their end.
+var ErrUnfinished = errors.New("not every run came to its end")
+
+// Result is what a study came to: the answer of village sim run. Where there was
+// one run, its fields stand at the top as well.
+type Result struct {
+	Schema string `json:"schema"`
+	*Run
+	Runs     []Run           `json:"runs"`
+	Settings []chart.Summary `json:"settings"`
+	Missing  []string        `json:"missing"` // runs that did not come to their end, and why
+	Out      string          `json:"out"`     // directory with plots and tables, or ""
+
+	charts []chart.Run
+}
+
+// Run is what one run came to.
+type Run struct {
+	Label          string        `json:"label"`
+	Nodes          int           `json:"nodes"`
+	Rounds         uint64        `json:"rounds"`
+	Seed           uint64        `json:"seed"`
+	AllRows        task.Pair     `json:"all_rows"`
+	Mean           task.MeanPair `json:"mean_of_nodes"`
+	Worst          task.MeanPair `json:"worst_node"`
+	Disagreement   float64       `json:"disagreement"`
+	Messages       uint64        `json:"messages"`
+	BytesSent      uint64        `json:"bytes_sent"`
+	VirtualSeconds float64       `json:"virtual_seconds"`
+	WallSeconds    float64       `json:"wall_seconds"`
+	CPUSeconds     float64       `json:"cpu_seconds"`
+	PeakRSSBytes   uint64        `json:"peak_rss_bytes"` // of the whole process so far
+	Digest         string        `json:"digest"`         // SHA-256 over all final parameters and counters
+
+	Results task.Results `json:"-"`
+}
+
+// Do runs the scenarios. On an error, [ErrUnfinished] among them, the result
+// holds the runs that came to their end, and names the others.
+func (s *Study) Do(ctx context.Context) (Result, error) {
+	r := Result{Runs: []Run{}, Missing: []string{}}
+	total, done := 0, 0
+	for _, n := range s.updates {
+		total += n
+	}
+	for i, c := range s.scenarios {
+		err := ctx.Err()
+		if err == nil {
+			err = s.run(ctx, &r, c, func(n uint64) {
+				if s.Progress != nil {
+					s.Progress(done+int(n), total)
+				}
+			})
+		}
+		switch {
+		case ctx.Err() != nil && err != nil:
+			r.Missing = append(r.Missing, title(c)+": interrupted")
+		case err != nil:
+			r.Missing = append(r.Missing, title(c)+": "+err.Error())
+		}
+		done += s.updates[i]
+	}
+	if len(r.Runs) == 1 && len(s.scenarios) == 1 {
+		r.Run = &r.Runs[0]
+	}
+	r.Settings = chart.Summarise(r.charts)
+	switch {
+	case len(r.Missing) == 0:
+		return r, nil
+	case ctx.Err() != nil:
+		return r, ctx.Err()
+	}
+	return r, fmt.Errorf("%w: %s", ErrUnfinished, strings.Join(r.Missing, "; "))
+}
+
+// title names a run among the others.
+func title(c scenario.Scenario) string { return fmt.Sprintf("%s, seed %d", label(c), c.Seed) }
+
+func label(c scenario.Scenario) string {
+	parts := slices.DeleteFunc([]string{c.Name, c.Label}, func(s string) bool { return s == "" })
+	if len(parts) == 0 {
+		return c.Data
+	}
+	return strings.Join(parts, " ")
+}
+
+func (s *Study) run(ctx context.Context, r *Result, c scenario.Scenario, progress func(uint64)) error {
+	cfg, err := c.Config(s.open)
+	if err != nil {
+		return err
+	}
+	cfg.Samples, cfg.Progress = samples, progress
+	text, err := c.Encode()
+	if err != nil {
+		return err
+	}
+	start, cpu := time.Now(), cpuTime()
+	res, err := s.Run(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if !res.Done {
+		return fmt.Errorf("it did not come to its end in %v of virtual time", res.Virtual.Round(time.Second))
+	}
+	r.charts = append(r.charts, chart.Run{Label: label(c), Seed: c.Seed, Scenario: string(text), Real: s.Real, Result: res})
+	r.Runs = append(r.Runs, Run{
+		Label: label(c), Nodes: len(cfg.Nodes), Rounds: res.Results.Rounds, Seed: c.Seed,
+		AllRows: res.Results.AllRows, Mean: res.Results.Mean, Worst: res.Results.Worst,
+		Disagreement: res.Disagreement, Messages: res.Messages, BytesSent: res.Bytes,
+		VirtualSeconds: res.Virtual.Seconds(), WallSeconds: time.Since(start).Seconds(),
+		CPUSeconds: (cpuTime() - cpu).Seconds(), PeakRSSBytes: peakRSS(),
+		Digest: hex.EncodeToString(res.Digest[:]), Results: res.Results,
+	})
+	return nil
+}
+
+// Write puts the tables, the plots and the page into a directory.
+func (r *Result) Write(dir, title string) error {
+	var notes []string
+	for _, m := range r.Missing {
+		notes = append(notes, "Missing: "+m+".")
+	}
+	if err := chart.Write(dir, title, r.charts, notes); err != nil {
+		return err
+	}
+	r.Out = dir
+	return nil
+}
+
+// Facts are what a person wants to know of the only run, a name and a value each.
+func (r Result) Facts() [][]string {
+	one := r.Run
+	return [][]string{
+		{"scenario", one.Label},
+		{"nodes", strconv.Itoa(one.Nodes)},
+		{"rounds", strconv.FormatUint(one.Rounds, 10)},
+		{"seed", strconv.FormatUint(one.Seed, 10)},
+		{"virtual time", fmt.Sprintf("%.1f s", one.VirtualSeconds)},
+		{"real time", fmt.Sprintf("%.2f s, %.2f s of all cores, at most %s of memory", one.WallSeconds, one.CPUSeconds, size(float64(one.PeakRSSBytes)))},
+		{"sent", fmt.Sprintf("%d messages, %s", one.Messages, size(float64(one.BytesSent)))},
+		{"disagreement", fmt.Sprintf("%.3g", one.Disagreement)},
+		{"digest", one.Digest},
+	}
+}
+
+// Table sets the settings beside one another: means and standard deviations over
+// the seeds.
+func (r Result) Table() [][]string {
+	rows := [][]string{
+		{"", "", "all rows", "", "mean of nodes", "", "worst node", "", "", "", ""},
+		{"", "runs", "accuracy", "ROC-AUC", "local only", "federated", "federated", "disagreement", "messages", "sent", "virtual time"},
+	}
+	part := func(x float64) string { return fmt.Sprintf("%.3f", x) }
+	for _, s := range r.Settings {
+		rows = append(rows, []string{
+			s.Label, strconv.Itoa(s.Runs),
+			s.AllRows.Federated.Accuracy.Format(part), s.AllRows.Federated.ROCAUC.Format(part),
+			s.Mean.Local.Accuracy.Format(part), s.Mean.Federated.Accuracy.Format(part), s.Worst.Federated.Accuracy.Format(part),
+			s.Disagreement.Format(func(x float64) string { return fmt.Sprintf("%.1e", x) }),
+			s.Messages.Format(func(x float64) string { return fmt.Sprintf("%.0f", x) }),
+			s.Bytes.Format(size), s.VirtualSeconds.Format(func(x float64) string { return fmt.Sprintf("%.1f s", x) }),
+		})
+	}
+	return rows
+}
+
+// size writes bytes for people.
+func size(bytes float64) string {
+	for _, unit := range []string{"B", "kB", "MB", "GB"} {
+		if bytes < 999.5 {
+			return fmt.Sprintf("%.3g %s", bytes, unit)
+		}
+		bytes /= 1000
+	}
+	return fmt.Sprintf("%.3g TB", bytes)
+}
