@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -35,12 +36,16 @@ const (
 	nowhere = "CHE"
 	// showing is how often Config.Progress is called.
 	showing = 250 * time.Millisecond
+	// memory is what Go may take, in bytes, before it collects more often than it
+	// would: two hundred nodes hold a little less than half of it.
+	memory = 3 << 30
 )
 
 // Run runs the task of a configuration with real nodes, to its end, to the limit,
 // or until ctx ends. What real nodes cannot do is refused before anything starts,
 // by an error that names the key of the scenario. When it returns, no goroutine
-// and no file of it is left.
+// and no file of it is left. While it runs, the process has a memory limit of 3
+// GiB, unless it has a lower one.
 //
 // It begins to count when all nodes run and know the task: then the faults begin,
 // and operators say yes at Node.Enrols. In the result, Virtual is the time of the
@@ -56,6 +61,10 @@ func Run(ctx context.Context, cfg sim.Config) (res sim.Result, err error) {
 	tables, sites, err := check(cfg)
 	if err != nil {
 		return sim.Result{}, err
+	}
+	if before := debug.SetMemoryLimit(-1); before > memory {
+		debug.SetMemoryLimit(memory)
+		defer debug.SetMemoryLimit(before)
 	}
 	dir, err := os.MkdirTemp("", "village-cluster-")
 	if err != nil {
