@@ -93,7 +93,7 @@ with the keys below, or just flags, which also change a named scenario. With
 				return failed
 			}
 			if out != "" {
-				title := "Village: " + all[0].Data
+				title := "Village: " + filepath.Base(all[0].Data)
 				if len(args) > 0 {
 					title = "Village: " + args[0]
 				}
@@ -202,8 +202,13 @@ func printStudy(w io.Writer, v study.Result) error {
 		if err := table.SimRun(w, v.Facts(), api.ReportOf(v.Results)); err != nil {
 			return err
 		}
-	} else if err := table.Rows(w, v.Table()); err != nil {
-		return err
+	} else {
+		for i, t := range v.Tables() {
+			fmt.Fprint(w, strings.Repeat("\n", min(i, 1)), t.Caption, "\n\n")
+			if err := table.Rows(w, t.Rows); err != nil {
+				return err
+			}
+		}
 	}
 	for _, m := range v.Missing {
 		fmt.Fprintln(w, "missing: "+table.Text(m))

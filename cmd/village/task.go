@@ -95,7 +95,7 @@ func newTaskPropose(a *app) *cobra.Command {
 	f.Float64Var(&q.LearningRate, "learning-rate", 0, "length of a step (0 = default)")
 	f.Uint64Var(&q.Batch, "batch", 0, "rows in a step (0 = default)")
 	f.Float64Var(&l2, "l2", 0, "penalty on squared weights (left out = default)")
-	f.StringVar(&q.Mixing, "mixing", "", "rule for averaging (else the default)")
+	f.StringVar(&q.Mixing, "mixing", "", "who mixes with whom: all (default), ring, torus, regular:K, exponential, base:K or random")
 	f.Uint64Var(&q.Seed, "seed", 0, "seed of everything random")
 	f.Float64Var(&q.Tolerance, "tolerance", 0, "stop when no parameter changes by more (0 = run all rounds)")
 	f.StringVar(&file, "file", "", "TOML file with all of this, keys with _ for -")

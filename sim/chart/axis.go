@@ -48,6 +48,19 @@ func linear(title string, lo, hi, unit float64, label func(v float64, decimals i
 	return a
 }
 
+// roundUp is the next step of an axis from 0 to v, if v is close to it: the last
+// round that is followed is the one before the last.
+func roundUp(v float64) float64 {
+	at, _ := steps(0, v)
+	if len(at) < 2 {
+		return v
+	}
+	if next := float64(len(at)) * at[1]; next <= 1.06*v {
+		return next
+	}
+	return v
+}
+
 func decimal(v float64, decimals int) string {
 	if decimals == 0 || v == 0 {
 		return count(v)
@@ -89,7 +102,7 @@ func byteMarks() []mark {
 }
 
 // along makes the x axis for lines, and turns their x into the axis' numbers:
-// logarithms where the lines end more than a factor of ten apart, which would
+// logarithms where the lines end more than a factor of five apart, which would
 // press the shorter ones into a corner. A logarithmic axis begins at the first
 // point above 0.
 func along(q quantity, lines [][]segment) axis {
@@ -111,13 +124,13 @@ func along(q quantity, lines [][]segment) axis {
 	if most == 0 {
 		most = 1
 	}
-	if q.units == nil || most/least <= 10 {
+	if q.units == nil || most/least <= 5 {
 		unit, title := 1.0, q.title
 		if q.units != nil {
 			u := unitFor(q.units, most)
 			unit, title = u.size, title+" ("+u.name+")"
 		}
-		return linear(title, 0, most, unit, decimal)
+		return linear(title, 0, roundUp(most/unit)*unit, unit, decimal)
 	}
 	for _, l := range lines {
 		for i, s := range l {

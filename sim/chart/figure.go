@@ -177,9 +177,9 @@ func bands(all []setting, what string) (banded []bool, note []entry) {
 	case most == 0:
 		return banded, nil
 	case least == most:
-		return banded, []entry{{text: fmt.Sprintf("mean of %d seeds, %s", most, what), band: shade}}
+		return banded, []entry{{text: fmt.Sprintf("%s of %d seeds", what, most), band: shade}}
 	}
-	return banded, []entry{{text: fmt.Sprintf("mean of %d to %d seeds, %s", least, most, what), band: shade}}
+	return banded, []entry{{text: fmt.Sprintf("%s of %d to %d seeds", what, least, most), band: shade}}
 }
 
 var shade = color.NRGBA{muted.R, muted.G, muted.B, 0x33}
@@ -292,7 +292,7 @@ func disagreementFigure(all []setting, x func(sim.Point) float64) figure {
 			}
 		}
 	}
-	banded, note := bands(all, "from the least to the greatest")
+	banded, note := bands(all, "least to greatest")
 	f.plot = newPlot(xAxis, yAxis)
 	if zeros && lo <= hi {
 		f.plot.Add(level{zero, draw.LineStyle{Color: muted, Width: 0.8, Dashes: []vg.Length{2, 2}}})

@@ -3,6 +3,7 @@ package chart
 import (
 	"cmp"
 	"fmt"
+	"image/color"
 	"math"
 	"slices"
 
@@ -67,6 +68,8 @@ type bars struct {
 	rows [][]Stat // by row, by setting; in percentage points
 }
 
+var stripe = color.NRGBA{grid.R, grid.G, grid.B, 0x55}
+
 // Plot implements plot.Plotter.
 func (b bars) Plot(c draw.Canvas, p *plot.Plot) {
 	toX, toY := p.Transforms(&c)
@@ -74,6 +77,9 @@ func (b bars) Plot(c draw.Canvas, p *plot.Plot) {
 	zero := toX(0)
 	for i, stats := range b.rows {
 		mid := toY(float64(len(b.rows) - 1 - i))
+		if len(stats) > 1 && i%2 == 0 { // so that a node's marks are seen to be its own
+			c.FillPolygon(stripe, []vg.Point{{X: c.Min.X, Y: mid - row/2}, {X: c.Max.X, Y: mid - row/2}, {X: c.Max.X, Y: mid + row/2}, {X: c.Min.X, Y: mid + row/2}})
+		}
 		for j, s := range stats {
 			if s.N == 0 {
 				continue
@@ -126,9 +132,19 @@ func namedGains(f figure, all []setting) figure {
 			stats = append(stats, gain)
 		}
 		b.rows = append(b.rows, stats)
-		label := fit(all[0].nodes[i].title(), style, 1.9*vg.Inch)
+		node := all[0].nodes[i]
+		most := 1.9 * vg.Inch
 		if stats[0].N == 0 {
-			label = fit(all[0].nodes[i].title(), style, 1.3*vg.Inch) + " (unknown)"
+			most = 1.3 * vg.Inch
+		}
+		label := node.title()
+		if node.name != "" && width(label, style) > most { // the nation stays
+			node.name = fit(node.name, style, most-width(" · "+node.nation, style))
+			label = fit(node.title(), style, most)
+		}
+		label = fit(label, style, most)
+		if stats[0].N == 0 {
+			label += " (unknown)"
 		}
 		y.ticks = append(y.ticks, plot.Tick{Value: float64(len(order) - 1 - row), Label: label})
 	}

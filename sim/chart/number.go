@@ -41,6 +41,12 @@ func (s Stat) inUnitOf(units []unit) string {
 	return s.Format(func(v float64) string { return digits(v / u.size) }) + " " + u.name
 }
 
+// Bytes writes a mean of bytes and its deviation in the mean's unit.
+func (s Stat) Bytes() string { return s.inUnitOf(byteUnits) }
+
+// Seconds writes a mean of seconds and its deviation in the mean's unit.
+func (s Stat) Seconds() string { return s.inUnitOf(timeUnits) }
+
 // digits writes a number with three digits that count, or all before the point.
 func digits(v float64) string {
 	switch a := math.Abs(v); {

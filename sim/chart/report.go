@@ -131,7 +131,7 @@ func (s setting) report(scenarioFile string, mostNodes int) reportSetting {
 	sum := s.summary()
 	r := reportSetting{
 		Label: s.name(), Runs: count(float64(sum.Runs)), Rounds: sum.Rounds.Format(count), Messages: sum.Messages.Format(count),
-		Bytes: sum.Bytes.inUnitOf(byteUnits), Time: sum.VirtualSeconds.inUnitOf(timeUnits), Disagreement: sum.Disagreement.Format(power),
+		Bytes: sum.Bytes.Bytes(), Time: sum.VirtualSeconds.Seconds(), Disagreement: sum.Disagreement.Format(power),
 		Verdict: sum.Verdict(), Extremes: s.extremes(), ScenarioFile: scenarioFile, Scenario: plainLines(s.runs[0].Scenario),
 	}
 	if n := sum.Runs - sum.Done; n > 0 {

@@ -77,7 +77,7 @@ func (n nodeStat) title() string {
 		return "unnamed"
 	case n.name == "":
 		return n.nation
-	case n.nation == "":
+	case n.nation == "" || n.nation == n.name:
 		return n.name
 	}
 	return n.name + " · " + n.nation

@@ -224,6 +224,7 @@ const (
 	margin      = vg.Length(10)
 	rowHeight   = vg.Length(15)
 	swatch      = vg.Length(22)
+	legendGap   = vg.Length(9) // for the label of a tick at the top
 )
 
 // place is where an entry of a legend stands.
@@ -257,7 +258,7 @@ func (e entry) swatched() bool { return e.line != nil || e.marker != nil || e.ba
 // size is that of the figure.
 func (f figure) size() (w, h vg.Length) {
 	_, rows := f.layout()
-	return figureWidth, f.height + vg.Length(rows)*rowHeight + 2*margin + 4
+	return figureWidth, f.height + vg.Length(rows)*rowHeight + 2*margin + legendGap
 }
 
 func (f figure) draw(c draw.Canvas) {
@@ -286,7 +287,7 @@ func (f figure) draw(c draw.Canvas) {
 		}
 		c.FillText(style, vg.Point{X: x, Y: y}, e.text)
 	}
-	f.plot.Draw(draw.Crop(c, 0, 0, 0, -vg.Length(rows)*rowHeight-4))
+	f.plot.Draw(draw.Crop(c, 0, 0, 0, -vg.Length(rows)*rowHeight-legendGap))
 }
 
 // drawSVG names, beside the font that the text was measured with, those that

@@ -7,6 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
+	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +34,7 @@ type Study struct {
 	Progress func(done, of int)
 
 	scenarios []scenario.Scenario
+	labels    []string // of each
 	open      Open
 	updates   []int // of each scenario
 }
@@ -41,15 +45,15 @@ type Open func(data string, columns []string) (dataset.Table, scenario.Defaults,
 // New returns a study of scenarios, or says why one of them cannot be. Check may
 // refuse more runs; it may be nil.
 func New(scenarios []scenario.Scenario, open Open, check func(sim.Config) error) (*Study, error) {
-	s := &Study{Run: sim.Run, scenarios: scenarios, open: open}
-	for _, c := range scenarios {
+	s := &Study{Run: sim.Run, scenarios: scenarios, open: open, labels: labels(scenarios)}
+	for i, c := range scenarios {
 		cfg, err := c.Config(open)
 		if err == nil && check != nil {
 			err = check(cfg)
 		}
 		if err != nil {
 			if len(scenarios) > 1 {
-				err = fmt.Errorf("%s: %w", title(c), err)
+				err = fmt.Errorf("%s: %w", s.title(i), err)
 			}
 			return nil, err
 		}
@@ -98,15 +102,17 @@ type Run struct {
 // Do runs the scenarios. On an error, [ErrUnfinished] among them, the result
 // holds the runs that came to their end, and names the others.
 func (s *Study) Do(ctx context.Context) (Result, error) {
+	// A run makes much garbage beside little that stays.
+	defer debug.SetGCPercent(debug.SetGCPercent(200))
 	r := Result{Runs: []Run{}, Missing: []string{}}
 	total, done := 0, 0
 	for _, n := range s.updates {
 		total += n
 	}
-	for i, c := range s.scenarios {
+	for i := range s.scenarios {
 		err := ctx.Err()
 		if err == nil {
-			err = s.run(ctx, &r, c, func(n uint64) {
+			err = s.run(ctx, &r, i, func(n uint64) {
 				if s.Progress != nil {
 					s.Progress(done+int(n), total)
 				}
@@ -114,9 +120,9 @@ func (s *Study) Do(ctx context.Context) (Result, error) {
 		}
 		switch {
 		case ctx.Err() != nil && err != nil:
-			r.Missing = append(r.Missing, title(c)+": interrupted")
+			r.Missing = append(r.Missing, s.title(i)+": interrupted")
 		case err != nil:
-			r.Missing = append(r.Missing, title(c)+": "+err.Error())
+			r.Missing = append(r.Missing, s.title(i)+": "+err.Error())
 		}
 		done += s.updates[i]
 	}
@@ -134,17 +140,28 @@ func (s *Study) Do(ctx context.Context) (Result, error) {
 }
 
 // title names a run among the others.
-func title(c scenario.Scenario) string { return fmt.Sprintf("%s, seed %d", label(c), c.Seed) }
-
-func label(c scenario.Scenario) string {
-	parts := slices.DeleteFunc([]string{c.Name, c.Label}, func(s string) bool { return s == "" })
-	if len(parts) == 0 {
-		return c.Data
-	}
-	return strings.Join(parts, " ")
+func (s *Study) title(i int) string {
+	return fmt.Sprintf("%s, seed %d", s.labels[i], s.scenarios[i].Seed)
 }
 
-func (s *Study) run(ctx context.Context, r *Result, c scenario.Scenario, progress func(uint64)) error {
+// labels name the settings by what tells them apart: the scenario only where it
+// is not the same for all.
+func labels(all []scenario.Scenario) (list []string) {
+	for _, c := range all {
+		label := strings.TrimSpace(c.Name + " " + c.Label)
+		if c.Label != "" && !slices.ContainsFunc(all, func(o scenario.Scenario) bool { return o.Name != c.Name }) {
+			label = c.Label
+		}
+		if label == "" {
+			label = filepath.Base(c.Data)
+		}
+		list = append(list, label)
+	}
+	return list
+}
+
+func (s *Study) run(ctx context.Context, r *Result, i int, progress func(uint64)) error {
+	c, label := s.scenarios[i], s.labels[i]
 	cfg, err := c.Config(s.open)
 	if err != nil {
 		return err
@@ -154,6 +171,7 @@ func (s *Study) run(ctx context.Context, r *Result, c scenario.Scenario, progres
 	if err != nil {
 		return err
 	}
+	nodes := len(cfg.Nodes) // the rows are let go while it runs
 	start, cpu := time.Now(), cpuTime()
 	res, err := s.Run(ctx, cfg)
 	if err != nil {
@@ -162,9 +180,9 @@ func (s *Study) run(ctx context.Context, r *Result, c scenario.Scenario, progres
 	if !res.Done {
 		return fmt.Errorf("it did not come to its end in %v of virtual time", res.Virtual.Round(time.Second))
 	}
-	r.charts = append(r.charts, chart.Run{Label: label(c), Seed: c.Seed, Scenario: string(text), Real: s.Real, Result: res})
+	r.charts = append(r.charts, chart.Run{Label: label, Seed: c.Seed, Scenario: string(text), Real: s.Real, Result: res})
 	r.Runs = append(r.Runs, Run{
-		Label: label(c), Nodes: len(cfg.Nodes), Rounds: res.Results.Rounds, Seed: c.Seed,
+		Label: label, Nodes: nodes, Rounds: res.Results.Rounds, Seed: c.Seed,
 		AllRows: res.Results.AllRows, Mean: res.Results.Mean, Worst: res.Results.Worst,
 		Disagreement: res.Disagreement, Messages: res.Messages, BytesSent: res.Bytes,
 		VirtualSeconds: res.Virtual.Seconds(), WallSeconds: time.Since(start).Seconds(),
@@ -203,25 +221,43 @@ func (r Result) Facts() [][]string {
 	}
 }
 
-// Table sets the settings beside one another: means and standard deviations over
-// the seeds.
-func (r Result) Table() [][]string {
-	rows := [][]string{
-		{"", "", "all rows", "", "mean of nodes", "", "worst node", "", "", "", ""},
-		{"", "runs", "accuracy", "ROC-AUC", "local only", "federated", "federated", "disagreement", "messages", "sent", "virtual time"},
+// Table is rows of cells under a head.
+type Table struct {
+	Caption string
+	Rows    [][]string
+}
+
+// Tables set the settings beside one another, means and standard deviations over
+// the seeds: what they reach, and what it takes.
+func (r Result) Tables() []Table {
+	least, most := math.MaxInt, 0
+	for _, s := range r.Settings {
+		least, most = min(least, s.Runs), max(most, s.Runs)
 	}
+	of := ""
+	switch {
+	case most > least:
+		of = fmt.Sprintf("; mean ± standard deviation of %d to %d runs", least, most)
+	case most > 1:
+		of = fmt.Sprintf("; mean ± standard deviation of %d runs", most)
+	}
+	reached := [][]string{{"SETTING", "LOCAL ONLY", "FEDERATED", "WORST NODE", "ROC-AUC"}}
+	taken := [][]string{{"SETTING", "DISAGREEMENT", "MESSAGES", "SENT", "VIRTUAL TIME"}}
 	part := func(x float64) string { return fmt.Sprintf("%.3f", x) }
 	for _, s := range r.Settings {
-		rows = append(rows, []string{
-			s.Label, strconv.Itoa(s.Runs),
-			s.AllRows.Federated.Accuracy.Format(part), s.AllRows.Federated.ROCAUC.Format(part),
-			s.Mean.Local.Accuracy.Format(part), s.Mean.Federated.Accuracy.Format(part), s.Worst.Federated.Accuracy.Format(part),
-			s.Disagreement.Format(func(x float64) string { return fmt.Sprintf("%.1e", x) }),
-			s.Messages.Format(func(x float64) string { return fmt.Sprintf("%.0f", x) }),
-			s.Bytes.Format(size), s.VirtualSeconds.Format(func(x float64) string { return fmt.Sprintf("%.1f s", x) }),
+		reached = append(reached, []string{
+			s.Label, s.AllRows.Local.Accuracy.Format(part), s.AllRows.Federated.Accuracy.Format(part),
+			s.Worst.Federated.Accuracy.Format(part), s.AllRows.Federated.ROCAUC.Format(part),
+		})
+		taken = append(taken, []string{
+			s.Label, s.Disagreement.Format(func(x float64) string { return fmt.Sprintf("%.2g", x) }),
+			s.Messages.Format(func(x float64) string { return fmt.Sprintf("%.0f", x) }), s.Bytes.Bytes(), s.VirtualSeconds.Seconds(),
 		})
 	}
-	return rows
+	return []Table{
+		{"accuracy on all test rows and at the worst node, and ROC-AUC of the federated model" + of, reached},
+		{"how far the nodes are apart in the end, and what all of them together sent", taken},
+	}
 }
 
 // size writes bytes for people.

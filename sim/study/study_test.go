@@ -55,8 +55,10 @@ func TestAStudyRunsEverything(t *testing.T) {
 	if r.Runs[0].Digest == r.Runs[1].Digest {
 		t.Error("two ways to mix are one run")
 	}
-	if table := r.Table(); len(table) != 2+3 || table[3][0] != "small mixing=ring" {
-		t.Errorf("%q", table)
+	for _, table := range r.Tables() {
+		if len(table.Rows) != 1+3 || table.Rows[2][0] != "mixing=ring" {
+			t.Errorf("%q", table)
+		}
 	}
 	dir := t.TempDir()
 	if err := r.Write(dir, "title"); err != nil || r.Out != dir {
@@ -117,7 +119,7 @@ func TestAnInterruptedStudy(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || len(r.Runs) != 1 || len(r.Settings) != 1 {
 		t.Fatalf("%d runs, %v", len(r.Runs), err)
 	}
-	if want := []string{"small mixing=ring, seed 1: interrupted", "small mixing=random, seed 1: interrupted"}; !slices.Equal(r.Missing, want) {
+	if want := []string{"mixing=ring, seed 1: interrupted", "mixing=random, seed 1: interrupted"}; !slices.Equal(r.Missing, want) {
 		t.Errorf("missing are %q", r.Missing)
 	}
 	dir := t.TempDir()
@@ -156,7 +158,7 @@ func TestWhatCannotBeIsRefusedBeforeAnyRun(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := New(list, noData, not); err == nil || err.Error() != "small mixing=random, seed 1: not that" {
+	if _, err := New(list, noData, not); err == nil || err.Error() != "mixing=random, seed 1: not that" {
 		t.Errorf("%v", err)
 	}
 	list[2].Nodes = 301
@@ -169,6 +171,25 @@ func TestSize(t *testing.T) {
 	for bytes, want := range map[float64]string{0: "0 B", 999: "999 B", 999.7: "1 kB", 12_345: "12.3 kB", 5.5e9: "5.5 GB", 7e12: "7 TB"} {
 		if got := size(bytes); got != want {
 			t.Errorf("%g is %s, not %s", bytes, got, want)
+		}
+	}
+}
+
+// A setting is called what tells it from the others.
+func TestLabels(t *testing.T) {
+	one := scenario.Scenario{Data: "/home/me/rows.csv"}
+	a, b := scenario.Scenario{Name: "a", Label: "loss=0"}, scenario.Scenario{Name: "b", Label: "loss=0"}
+	for _, c := range []struct {
+		all  []scenario.Scenario
+		want []string
+	}{
+		{[]scenario.Scenario{one}, []string{"rows.csv"}},
+		{[]scenario.Scenario{a, a}, []string{"loss=0", "loss=0"}},
+		{[]scenario.Scenario{a, b}, []string{"a loss=0", "b loss=0"}},
+		{[]scenario.Scenario{{Name: "a"}}, []string{"a"}},
+	} {
+		if got := labels(c.all); !slices.Equal(got, c.want) {
+			t.Errorf("%q, not %q", got, c.want)
 		}
 	}
 }
