@@ -11,6 +11,7 @@
 package agree
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -383,15 +384,21 @@ func (m *Machine) skip() {
 }
 
 // observe notes the newest value that won a quorum of prevotes, which is what
-// this node proposes from then on and, in its own ballot, locks.
+// this node proposes from then on and, in its own ballot, locks. What an
+// application does to judge is done in the order of the ballots.
 func (m *Machine) observe(app Application) {
-	for ballot, t := range m.ballots {
-		if t.proposal == nil || ballot > m.ballot || ballot+1 <= m.valid.ballot {
+	for _, ballot := range slices.Backward(slices.Sorted(maps.Keys(m.ballots))) {
+		t := m.ballots[ballot]
+		if ballot+1 <= m.valid.ballot {
+			return
+		}
+		if t.proposal == nil || ballot > m.ballot {
 			continue
 		}
 		value := t.proposal.Value
 		if t.prevotes.counts[value] >= Quorum(len(m.members)) && app.Judge(t.proposal.Content) == Good {
 			m.valid = stance{ballot + 1, value, m.cast(&t.prevotes, value)}
+			return
 		}
 	}
 }

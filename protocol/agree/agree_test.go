@@ -386,3 +386,37 @@ func TestTheLockHolds(t *testing.T) {
 		t.Fatalf("restored and locked on a, it said %v on b", said)
 	}
 }
+
+// TestJudgedInOrder: what an application does to judge, a run must be able to
+// repeat, so the newest value that won prevotes is judged first, and older ones
+// only where it is not good.
+func TestJudgedInOrder(t *testing.T) {
+	ids := []record.NodeID{{1}, {2}, {3}, {4}}
+	const last = 9
+	for range 20 {
+		m := New(ids[0], ids, 0)
+		for ballot := range uint64(last + 1) {
+			content := fmt.Appendf(nil, "%d", ballot)
+			value := record.CIDOf(content)
+			m.Take(Vote{Author: m.Proposer(ballot), Phase: Proposal, Ballot: ballot, Value: value, Content: content})
+			for _, id := range ids[1:] {
+				m.Take(Vote{Author: id, Phase: Prevote, Ballot: ballot, Value: value})
+			}
+		}
+		var judged []string
+		m.Advance(0, Application{
+			Propose: func() ([]byte, bool) { return []byte("own"), true },
+			Judge: func(content []byte) Verdict {
+				judged = append(judged, string(content))
+				if string(content) == "7" {
+					return Good
+				}
+				return Pending
+			},
+		})
+		// Then comes that of the ballot which the machine is in.
+		if want := []string{"9", "8", "7", "9"}; !slices.Equal(judged, want) {
+			t.Fatalf("judged %v, want %v", judged, want)
+		}
+	}
+}

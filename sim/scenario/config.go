@@ -217,7 +217,11 @@ func check(t task.Task, nodes int) error {
 		if t.Mixing == mixing.All {
 			return tooMany(nodes)
 		}
-		nodes = 1 // without an agreement any number will do
+		if t.Tolerance > 0 {
+			return fmt.Errorf("tolerance = %s: %d nodes are more than the %d that can agree on an end before the last round; leave it out",
+				number(t.Tolerance), nodes, task.MaxNodes)
+		}
+		nodes, t.Mixing = 1, mixing.All // without an agreement any number will do
 	}
 	t.Nodes = make([]record.NodeID, nodes)
 	for i := range t.Nodes {
@@ -335,14 +339,19 @@ func (s Scenario) happen(cfg *sim.Config) error {
 	for _, i := range draw(n, s.Late.Share, "late", s.Seed) {
 		cfg.Nodes[i].Enrols = s.Late.At
 	}
+	ends := make([]bool, n) // before the task does, or without anybody waiting for it
 	for _, i := range draw(n, s.Leave.Share, "leave", s.Seed) {
-		cfg.Nodes[i].Leaves = s.Leave.At
+		cfg.Nodes[i].Leaves, ends[i] = s.Leave.At, true
+	}
+	step := float64(s.Step) * max(s.Slow.Times, 1)
+	if step > float64(maxTime) {
+		return fmt.Errorf("slow = %s: a step of %s times longer takes more than the 30 days after which a run ends", text(&s.Slow), short(s.Step))
 	}
 	for _, i := range draw(n, s.Slow.Share, "slow", s.Seed) {
-		cfg.Nodes[i].Step = time.Duration(float64(s.Step) * s.Slow.Times)
+		cfg.Nodes[i].Step = time.Duration(step)
 	}
 	for _, i := range draw(n, s.Hostile.Share, "hostile", s.Seed) {
-		cfg.Nodes[i].Attack = s.Hostile.Attack
+		cfg.Nodes[i].Attack, ends[i] = s.Hostile.Attack, true
 	}
 	dead := draw(n, s.Die.Share, "die", s.Seed)
 	if left := n - len(dead); n <= task.MaxNodes && left < agree.Quorum(n) {
@@ -350,6 +359,11 @@ func (s Scenario) happen(cfg *sim.Config) error {
 	}
 	for _, i := range dead {
 		cfg.Faults.Outages = append(cfg.Faults.Outages, sim.Outage{Node: i, At: s.Die.At})
+		ends[i] = true
+	}
+	if !slices.Contains(ends, false) {
+		return fmt.Errorf("leave = %s, die = %s, hostile = %s: of %d nodes none is left to come to an end",
+			text(&s.Leave), text(&s.Die), text(&s.Hostile), n)
 	}
 	return nil
 }

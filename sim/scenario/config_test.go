@@ -91,6 +91,11 @@ func TestConfigRefuses(t *testing.T) {
 		{study("nodes=3", "mixing=regular:4"), patients(40), "mixing = regular:4:"},
 		{study("model=logistic"), patients(100), "logistic regression has two classes"},
 		{study("nodes=4", "die=0.5@3s"), patients(40), "die = 0.5@3s: of 4 nodes 2 stay, and 3 must agree"},
+		{study("nodes=4", "leave=1@3s"), patients(40), "leave = 1@3s, die = none, hostile = none: of 4 nodes none is left"},
+		{study("nodes=4", "hostile=1:nan"), patients(40), "of 4 nodes none is left"},
+		{study("nodes=201", "ignore=", "mixing=ring", "die=1@3s"), patients(400), "of 201 nodes none is left"},
+		{study("nodes=201", "ignore=", "mixing=ring", "tolerance=0.5"), patients(400), "tolerance = 0.5: 201 nodes are more than the 200"},
+		{study("nodes=4", "step=24h", "slow=0.1x31"), patients(40), "slow = 0.1x31: a step of 24h times longer takes more"},
 		{study("nodes=1", "apart=1s-2s:0.5"), patients(40), "apart: one node alone"},
 		{study("data=synthetic:100x3", "ignore=", "target=", "columns=a,b"), dataset.Table{}, "columns = a,b: synthetic data has names of its own"},
 		{study("data=synthetic:100x3", "ignore="), dataset.Table{}, `target: the data has no column "sick"`},
@@ -381,6 +386,16 @@ func TestWhatHappens(t *testing.T) {
 	}
 	if a := config(t, study("nodes=4", "ignore="), patients(240), Defaults{}).Faults.Apart; a != nil {
 		t.Error("nothing is apart, and a function says so")
+	}
+}
+
+// More nodes than can agree mix by every rule but all.
+func TestCrowdsMixByAnyGraph(t *testing.T) {
+	for _, rule := range []string{"ring", "torus", "regular:4", "exponential", "base:2", "random"} {
+		cfg := config(t, study("nodes=202", "ignore=", "mixing="+rule), patients(400), Defaults{})
+		if len(cfg.Nodes) != 202 || cfg.Task.Mixing != rule {
+			t.Errorf("%d nodes mix by %s, want 202 by %s", len(cfg.Nodes), cfg.Task.Mixing, rule)
+		}
 	}
 }
 
