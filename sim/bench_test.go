@@ -2,6 +2,7 @@ package sim
 
 import (
 	"runtime"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -70,6 +71,7 @@ func BenchmarkAllWithAll(b *testing.B) {
 // comes before and after.
 func timed(b *testing.B, cfg Config) (time.Duration, Result) {
 	b.Helper()
+	defer debug.SetGCPercent(debug.SetGCPercent(200)) // as in a study
 	w, err := newWorld(b.Context(), cfg)
 	if err != nil {
 		b.Fatal(err)

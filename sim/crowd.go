@@ -27,10 +27,10 @@ func (c *crowd) start(n *node) {
 		Rounds: w.cfg.Task.Rounds, Tolerance: w.cfg.Task.Tolerance, Start: w.cfg.Task.Spec().Init,
 	})
 	if before != nil {
-		before.Held(func(from int, u member.Update) { c.Take(n.now, from, u) })
+		before.Held(func(from int, u *member.Update) { c.Take(n.now, from, u) })
 	}
 	for _, p := range slices.Backward(c.own) {
-		c.Take(n.now, int(n.place), p.update)
+		c.Take(n.now, int(n.place), &p.update)
 	}
 	n.ended(c.Round() == w.cfg.Task.Rounds)
 }
@@ -38,7 +38,7 @@ func (c *crowd) start(n *node) {
 func (c *crowd) take(n *node, p *parcel) error {
 	if p.keep == 0 {
 		c.Beacon(n.now, int(p.author))
-	} else if !c.Take(n.now, int(p.author), p.update) {
+	} else if !c.Take(n.now, int(p.author), &p.update) {
 		return nil // it is old
 	}
 	return c.advance(n)
@@ -56,13 +56,13 @@ func (c *crowd) step(n *node, e member.Event) error {
 			})
 		}
 		p := &parcel{
-			author: n.place, number: u.Round, update: u,
+			author: n.place, number: u.Round, update: *u,
 			keep: record.KindUpdate.Keep(), size: updateSize(len(u.Params)),
 		}
 		if !n.publish(p) {
 			return nil
 		}
-		c.Take(n.now, int(n.place), u)
+		c.Take(n.now, int(n.place), &p.update)
 		n.ended(u.Round == n.world.cfg.Task.Rounds)
 	case member.Leave:
 		n.crash(0, false)

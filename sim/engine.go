@@ -141,8 +141,9 @@ type shard struct {
 	out     [][]event
 	posting bool
 
-	tally *learn.Tally // working space
-	news  news         // for the world, which reads it between windows
+	tally   *learn.Tally // working space
+	scratch learn.Scratch
+	news    news // for the world, which reads it between windows
 }
 
 // run runs the events of a window, node by node.

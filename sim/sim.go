@@ -307,6 +307,7 @@ func (w *world) settleIn() error {
 			return
 		}
 		n.Rows = dataset.Table{} // which the site has taken
+		n.site.Share(&n.shard.scratch)
 		n.rng = rand.New(rand.NewChaCha8(digest("rng", w.cfg.Seed, uint64(i))))
 		if n.Step == 0 {
 			n.Step = 100 * time.Millisecond
@@ -535,9 +536,12 @@ func (w *world) meanResult(res *Result) error {
 	c.Model = record.CIDOf(b)
 	counted := make([]task.Evaluation, len(w.nodes))
 	errs := make([]error, len(w.nodes))
-	beside(len(w.nodes), func(i int) {
-		if !w.nodes[i].gone {
-			counted[i], errs[i] = w.nodes[i].site.Evaluate(member.Evaluate{CID: c.Model, Model: model}, w.halted)
+	beside(len(w.engine.shards), func(k int) {
+		s := w.engine.shards[k] // whose nodes share working space
+		for i := range s.nodes {
+			if n := &s.nodes[i]; !n.gone {
+				counted[n.place], errs[n.place] = n.site.Evaluate(member.Evaluate{CID: c.Model, Model: model}, w.halted)
+			}
 		}
 	})
 	if err := cmp.Or(errs...); err != nil {

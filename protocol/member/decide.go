@@ -204,7 +204,7 @@ func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
 		case s.round() > 0 && s.round()+m.task.Recent() >= last:
 			u := s.at(last)
 			if u == nil {
-				u = &s.updates[0]
+				u = s.updates[0]
 			}
 			c.Parts = append(c.Parts, task.Part{
 				Node: s.id, Enrolment: s.enrolled.CID, Update: u.CID, Round: u.Round, Weight: s.enrolled.Moments.Count,
@@ -364,14 +364,11 @@ func (m *Member) quiet(now time.Duration, i int) bool {
 // find returns the update of a seat by its CID.
 func (m *Member) find(i int, cid record.CID) *Update {
 	for j := range m.seats[i].updates {
-		if u := &m.seats[i].updates[j]; u.CID == cid {
+		if u := m.seats[i].updates[j]; u.CID == cid {
 			return u
 		}
 	}
-	if u, ok := m.fetched[cid]; ok {
-		return &u
-	}
-	return nil
+	return m.fetched[cid]
 }
 
 // make returns what a set of held updates comes to, and asks for it where it is

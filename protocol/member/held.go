@@ -2,7 +2,7 @@ package member
 
 // Held calls yield for the updates that are held, the older ones of a node first:
 // given to [Rounds.Take], they make the same machine anew.
-func (r *Rounds) Held(yield func(from int, u Update)) {
+func (r *Rounds) Held(yield func(from int, u *Update)) {
 	for _, p := range r.peers {
 		for i := len(p.updates) - 1; i >= 0; i-- {
 			yield(p.place, p.updates[i])

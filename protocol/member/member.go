@@ -174,8 +174,8 @@ type Member struct {
 
 	rounds    *Rounds
 	finalVote decision
-	made      map[record.CID]Made   // what sets of updates come to, by set; undefined CIDs while asked for
-	fetched   map[record.CID]Update // of the decided model's inputs
+	made      map[record.CID]Made    // what sets of updates come to, by set; undefined CIDs while asked for
+	fetched   map[record.CID]*Update // of the decided model's inputs
 	fetching  bool
 	content   task.FinalContent // its Model is defined once it is decided on
 	set       record.CID        // of content
@@ -205,7 +205,7 @@ func New(self record.NodeID, id record.CID, t task.Task) *Member {
 	m := &Member{
 		self: self, id: id, task: t, own: -1,
 		seats: make([]seat, len(t.Nodes)),
-		made:  map[record.CID]Made{}, fetched: map[record.CID]Update{},
+		made:  map[record.CID]Made{}, fetched: map[record.CID]*Update{},
 	}
 	graph, err := mixing.New(t.Mixing, len(t.Nodes), t.Seed)
 	if err != nil {
@@ -351,8 +351,8 @@ func (m *Member) takeUpdate(now time.Duration, i int, r Received, body task.Upda
 	}
 }
 
-func held(r Received, u task.Update) Update {
-	return Update{CID: r.CID, Round: r.Number, Previous: u.Previous, Weight: u.Weight, Settled: u.Settled, Params: u.Params}
+func held(r Received, u task.Update) *Update {
+	return &Update{CID: r.CID, Round: r.Number, Previous: u.Previous, Weight: u.Weight, Settled: u.Settled, Params: u.Params}
 }
 
 // update is the record of a finished round.

@@ -536,7 +536,7 @@ func TestOneThatIsFarAheadIsNotFollowed(t *testing.T) {
 	for ahead, want := range map[int]uint64{0: 2, 1: 2, 2: 40, 3: 40, 4: 40} {
 		r := NewRounds(RoundsConfig{Nodes: 5, Own: 0, All: true})
 		for i, p := range r.peers {
-			p.part, p.updates = true, []Update{{Round: 1}}
+			p.part, p.updates = true, []*Update{{Round: 1}}
 			if i > 0 && i <= ahead {
 				p.updates[0].Round = 40
 			}
@@ -727,7 +727,7 @@ func TestOwes(t *testing.T) {
 	} {
 		var s peer
 		for _, u := range c.held {
-			s.updates = append(s.updates, Update{Round: u[0], Previous: u[1]})
+			s.updates = append(s.updates, &Update{Round: u[0], Previous: u[1]})
 		}
 		if got := s.owes(c.round); got != c.want {
 			t.Errorf("holding %v, round %d is owed: %v, want %v", c.held, c.round, got, c.want)

@@ -14,9 +14,13 @@ import (
 // A [Member] has one; a simulation of more nodes than can agree on anything runs
 // it alone.
 type Rounds struct {
-	cfg   RoundsConfig
-	peers []*peer // in the order of their places; all nodes where cfg.All
-	edges []mixing.Edge
+	cfg    RoundsConfig
+	peers  []*peer // in the order of their places; all nodes where cfg.All
+	places []int32 // of peers
+	own    *peer   // nil for a node that does not train
+	free   []*peer // forgotten
+	edges  []mixing.Edge
+	space  []float64 // of the newest mix, where that is not kept
 
 	busy    bool          // from Next until the own update is held
 	mix     []float64     // what the newest round started from
@@ -61,23 +65,37 @@ type Update struct {
 // peer is what is held of a node.
 type peer struct {
 	place   int
-	part    bool     // it takes part: its updates count
-	updates []Update // at most two, newest first
+	part    bool      // it takes part: its updates count
+	updates []*Update // at most two, newest first
+	room    [2]*Update
 	pace    pace
 }
 
 // NewRounds returns the machine before its first round.
 func NewRounds(cfg RoundsConfig) *Rounds {
 	r := &Rounds{cfg: cfg}
-	if cfg.All {
-		peers := make([]peer, cfg.Nodes)
-		r.peers = make([]*peer, cfg.Nodes)
-		for i := range peers {
-			peers[i].place = i
-			r.peers[i] = &peers[i]
+	switch {
+	case cfg.All:
+		for i := range cfg.Nodes {
+			r.places = append(r.places, int32(i))
 		}
-	} else if cfg.Own >= 0 {
-		r.peers = []*peer{{place: cfg.Own, part: true}}
+	case cfg.Own >= 0:
+		r.places = []int32{int32(cfg.Own)}
+		if cfg.Graph.Period() == 1 {
+			for _, e := range r.neighbours(1) {
+				r.places = append(r.places, int32(e.Node))
+			}
+			slices.Sort(r.places)
+		}
+	}
+	peers := make([]peer, len(r.places)) // beside each other in memory
+	r.peers = make([]*peer, len(peers))
+	for i, place := range r.places {
+		r.peers[i] = &peers[i]
+		peers[i].place, peers[i].part = int(place), !cfg.All
+		if int(place) == cfg.Own {
+			r.own = r.peers[i]
+		}
 	}
 	return r
 }
@@ -87,12 +105,27 @@ func (r *Rounds) peer(place int) *peer {
 	if r.cfg.All {
 		return r.peers[place]
 	}
-	i, found := slices.BinarySearchFunc(r.peers, place, func(p *peer, place int) int { return p.place - place })
+	i, found := slices.BinarySearch(r.places, int32(place))
 	if !found {
+		p := new(peer)
+		if n := len(r.free); n > 0 {
+			p, r.free = r.free[n-1], r.free[:n-1]
+		}
 		// How long the others take is the best guess for a stranger.
-		r.peers = slices.Insert(r.peers, i, &peer{place: place, part: true, pace: pace{takes: r.slowest}})
+		*p = peer{place: place, part: true, pace: pace{takes: r.slowest}}
+		r.places, r.peers = slices.Insert(r.places, i, int32(place)), slices.Insert(r.peers, i, p)
 	}
 	return r.peers[i]
+}
+
+// hold keeps an update at its place among the two newest.
+func (p *peer) hold(at int, u *Update) {
+	if p.updates == nil {
+		p.updates = p.room[:0]
+	}
+	p.updates = p.updates[:min(len(p.updates)+1, 2)]
+	copy(p.updates[at+1:], p.updates[at:])
+	p.updates[at] = u
 }
 
 // round is that of the newest update, 0 without one.
@@ -105,9 +138,9 @@ func (p *peer) round() uint64 {
 
 // at returns the update of a round, or nil.
 func (p *peer) at(round uint64) *Update {
-	for i := range p.updates {
-		if p.updates[i].Round == round {
-			return &p.updates[i]
+	for _, u := range p.updates {
+		if u.Round == round {
+			return u
 		}
 	}
 	return nil
@@ -118,7 +151,7 @@ func (p *peer) newest(round uint64) *Update {
 	if u := p.at(round); u != nil || len(p.updates) == 0 {
 		return u
 	}
-	return &p.updates[0]
+	return p.updates[0]
 }
 
 // owes tells whether the update of a round is not held, but exists or will. An
@@ -132,15 +165,15 @@ func (p *peer) owes(round uint64) bool {
 
 // Round is the node's own newest round.
 func (r *Rounds) Round() uint64 {
-	if r.cfg.Own < 0 {
+	if r.own == nil {
 		return 0
 	}
-	return r.peer(r.cfg.Own).round()
+	return r.own.round()
 }
 
-// Take holds the update of a node if it is among its two newest, and tells
-// whether it was. The own ones come this way too, once they are durable.
-func (r *Rounds) Take(now time.Duration, from int, u Update) bool {
+// Take holds the update of a node, which nobody changes any more, if it is among
+// its two newest, and tells whether it was. The own ones come this way too, once they are durable.
+func (r *Rounds) Take(now time.Duration, from int, u *Update) bool {
 	p := r.peer(from)
 	at := 0
 	for at < len(p.updates) && p.updates[at].Round > u.Round {
@@ -149,14 +182,13 @@ func (r *Rounds) Take(now time.Duration, from int, u Update) bool {
 	if at == 2 || at < len(p.updates) && p.updates[at].Round == u.Round {
 		return false
 	}
-	p.updates = slices.Insert(p.updates, at, u)
-	p.updates = p.updates[:min(len(p.updates), 2)]
+	p.hold(at, u)
 	if u.Round > r.highest {
 		r.highest = u.Round
 	}
 	if at == 0 {
 		r.heard(now, p)
-		if from == r.cfg.Own {
+		if p == r.own {
 			r.ownUpdate(now)
 		}
 	}
@@ -181,7 +213,7 @@ func (r *Rounds) ownUpdate(now time.Duration) {
 		r.takes = (3*r.takes + min(took, 2*r.takes)) / 4
 	}
 	r.busy, r.since, r.blocker = false, now, nil
-	if !r.cfg.All {
+	if !r.cfg.All && r.cfg.Graph.Period() != 1 {
 		r.forget()
 	}
 }
@@ -193,10 +225,17 @@ func (r *Rounds) forget() {
 	r.neighbours(own + 1)
 	next := len(r.edges)
 	r.edges = r.cfg.Graph.Edges(own, r.cfg.Own, r.edges)
-	r.peers = slices.DeleteFunc(r.peers, func(p *peer) bool {
-		return p.place != r.cfg.Own && p.round() <= own &&
-			!isNeighbour(r.edges[:next], p.place) && !isNeighbour(r.edges[next:], p.place)
-	})
+	kept := 0
+	for i, p := range r.peers {
+		if p != r.own && p.round() <= own && !isNeighbour(r.edges[:next], p.place) && !isNeighbour(r.edges[next:], p.place) {
+			r.free = append(r.free, p)
+			continue
+		}
+		r.peers[kept], r.places[kept] = p, r.places[i]
+		kept++
+	}
+	clear(r.peers[kept:])
+	r.peers, r.places = r.peers[:kept], r.places[:kept]
 }
 
 // neighbours are those that the own update of a round is mixed with.
@@ -232,7 +271,7 @@ func (r *Rounds) reached() uint64 {
 	var room [32]uint64
 	rounds := room[:0]
 	for _, p := range r.peers {
-		if p.place != r.cfg.Own && p.part {
+		if p != r.own && p.part {
 			rounds = append(rounds, p.round())
 		}
 	}
@@ -245,11 +284,12 @@ func (r *Rounds) reached() uint64 {
 
 // Next begins the next round, once the update of the own round is held of
 // everyone that it is mixed with and who is not silent, and returns what it
-// starts from. A node that is two rounds or more behind half of the others jumps
-// to where they are. The end of the round is an own update given to [Rounds.Take].
+// starts from, until the next one begins. A node that is two rounds or more behind
+// half of the others jumps to where they are. The end of the round is an own update
+// given to [Rounds.Take].
 func (r *Rounds) Next(now time.Duration) (round uint64, mix []float64, ok bool) {
 	r.wake = 0
-	if r.cfg.Own < 0 || r.busy {
+	if r.own == nil || r.busy {
 		return 0, nil, false
 	}
 	own := r.Round()
@@ -344,7 +384,7 @@ func (r *Rounds) mixed(round uint64) []float64 {
 		return r.mean(round, r.peers)
 	}
 	edges := r.neighbours(round)
-	own := r.peer(r.cfg.Own).newest(round)
+	own := r.own.newest(round)
 	if own == nil {
 		// A node that has just joined starts from where its neighbours are.
 		var peers []*peer
@@ -353,7 +393,7 @@ func (r *Rounds) mixed(round uint64) []float64 {
 		}
 		return r.mean(round, peers)
 	}
-	mix := make([]float64, len(own.Params))
+	mix := r.empty(len(own.Params))
 	rest := 1.0 // what no neighbour gets stays with the own update
 	for _, e := range edges {
 		if p := r.peer(e.Node); p.part {
@@ -366,6 +406,16 @@ func (r *Rounds) mixed(round uint64) []float64 {
 	}
 	add(mix, rest, own.Params)
 	return mix
+}
+
+// empty is where the next mix goes. In a simulation that is in place of the newest one, which nobody needs
+// once its round has ended, unless the next is compared with it.
+func (r *Rounds) empty(n int) []float64 {
+	if r.cfg.All || r.cfg.Tolerance > 0 || len(r.space) != n {
+		r.space = make([]float64, n)
+	}
+	clear(r.space)
+	return r.space
 }
 
 // mean returns the exact weighted mean of what these nodes have published.
@@ -399,8 +449,8 @@ func add(mix []float64, share float64, v []float64) {
 }
 
 // Finish makes the update of a round whose local steps have ended.
-func (r *Rounds) Finish(round, weight uint64, params []float64) Update {
-	return Update{Round: round, Previous: r.Round(), Weight: weight, Settled: r.settled, Params: params}
+func (r *Rounds) Finish(round, weight uint64, params []float64) *Update {
+	return &Update{Round: round, Previous: r.Round(), Weight: weight, Settled: r.settled, Params: params}
 }
 
 // Busy tells whether a round has begun whose update is not held.

@@ -147,7 +147,7 @@ func TestRoundsJump(t *testing.T) {
 	f := newFlock(t, "ring", []uint64{1, 1, 1, 1}, 100)
 	m := f.machines[0]
 	for _, from := range []int{1, 3} {
-		m.Take(1, from, Update{Round: 50, Previous: 49, Weight: 1, Params: []float64{float64(from), 0}})
+		m.Take(1, from, &Update{Round: 50, Previous: 49, Weight: 1, Params: []float64{float64(from), 0}})
 	}
 	round, mix, ok := m.Next(2)
 	if !ok || round != 50 || !slices.Equal(mix, []float64{2, 0}) {

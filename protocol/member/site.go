@@ -26,7 +26,7 @@ type Site struct {
 	moments     dataset.Moments // of train
 
 	shared, tested scaledRows // train and test under a roster's scaling, once they were needed
-	scratch        learn.Scratch
+	scratch        *learn.Scratch
 	labels         []int // that are trained on instead of the true ones, if not nil
 }
 
@@ -50,7 +50,7 @@ func NewSite(self record.NodeID, id record.CID, t task.Task, table dataset.Table
 	if err != nil {
 		return nil, err
 	}
-	s := &Site{self: self, id: id, task: t, spec: t.Spec()}
+	s := &Site{scratch: new(learn.Scratch), self: self, id: id, task: t, spec: t.Spec()}
 	if s.train, err = t.Encoding.Encode(train); err != nil {
 		return nil, err
 	}
@@ -96,6 +96,10 @@ func (s *Site) Train(e Train, progress func() error) ([]float64, error) {
 	}
 	return params, nil
 }
+
+// Share makes the site work in a space that other sites use, too, one after
+// another.
+func (s *Site) Share(space *learn.Scratch) { s.scratch = space }
 
 // FlipLabels makes [Site.Train] take every row for one of the next class, as a
 // hostile node does. Evaluations stay honest.
@@ -145,7 +149,7 @@ func (s *Site) alone(rows dataset.Samples, t learn.Training) (params []float64, 
 func (s *Site) steps(n, round uint64, progress func() error) learn.Training {
 	t := learn.Training{
 		Steps: int(n), Rate: s.task.LearningRate, L2: s.task.L2, Batch: int(s.task.Batch),
-		Progress: progress, Scratch: &s.scratch,
+		Progress: progress, Scratch: s.scratch,
 	}
 	if t.Batch > 0 { // else nothing is shuffled
 		t.Seed = seed(s.id, s.self[:], binary.BigEndian.AppendUint64(nil, round))
