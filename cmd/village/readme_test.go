@@ -57,7 +57,9 @@ func TestReadmeCommands(t *testing.T) {
 			`^federation +village-.*, closed`,
 		}},
 		{"Without a network", 1, []string{
-			`^8 nodes, 50 rounds`, `^all rows +486 +254 `, `^4 nodes, 100 rounds`, `^cleveland +199 +104 `, `^all rows +486 +254 `,
+			`^mixing-graphs `, `^pisa `,
+			`^nodes +8$`, `^rounds +50$`, `^all rows +486 +254 `, `^scenario +four-hospitals$`, `^USA cleveland +199 +104 `, `^all rows +486 +254 +0\.740 .* 0\.795 `,
+			`^loss=0 +0\.740 ± 0\.000 +0\.795 ± `, `^loss=0\.3 .* MB `,
 		}},
 	} {
 		t.Run(tour.heading, func(t *testing.T) {

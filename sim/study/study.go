@@ -255,8 +255,8 @@ func (r Result) Tables() []Table {
 		})
 	}
 	return []Table{
-		{"accuracy on all test rows and at the worst node, and ROC-AUC of the federated model" + of, reached},
-		{"how far the nodes are apart in the end, and what all of them together sent", taken},
+		{"accuracy and ROC-AUC on all test rows" + of, reached},
+		{"how far the nodes are apart in the end, and what all of them sent", taken},
 	}
 }
 
