@@ -1,8 +1,11 @@
+//go:build unix
+
 package sim
 
 import (
 	"runtime"
 	"runtime/debug"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,17 +23,17 @@ func BenchmarkMessage(b *testing.B) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	nodes, t := many(1000, 4, 57, 1)
 	t.Rounds, t.Mixing = 200, "random"
-	var simulated, alone time.Duration
+	var simulated, alone took
 	var messages uint64
 	for b.Loop() {
 		d, r := timed(b, Config{Nodes: nodes, Task: t, Seed: 1})
-		simulated += d
+		simulated.add(d)
 		messages += r.Messages
-		alone += arithmetic(b, nodes, t, 1)
+		alone.add(arithmetic(b, nodes, t, 1))
 	}
-	b.ReportMetric(float64(simulated.Nanoseconds())/float64(messages), "ns/message")
-	b.ReportMetric(float64(alone.Nanoseconds())/float64(messages), "ns/message-alone")
-	b.ReportMetric(float64(simulated)/float64(alone), "times-alone")
+	b.ReportMetric(float64(simulated.wall.Nanoseconds())/float64(messages), "ns/message")
+	b.ReportMetric(float64(alone.wall.Nanoseconds())/float64(messages), "ns/message-alone")
+	simulated.against(b, alone)
 }
 
 // BenchmarkRound is a synchronous round of 10,000 nodes with 20 neighbours each,
@@ -40,16 +43,16 @@ func BenchmarkRound(b *testing.B) {
 	nodes, t := many(10_000, 4, 57, 1)
 	t.Rounds, t.Mixing = 20, "regular:20"
 	same := Delay{Min: 50 * time.Millisecond, Max: 50 * time.Millisecond}
-	var simulated, alone time.Duration
+	var simulated, alone took
 	for b.Loop() {
 		d, _ := timed(b, Config{Nodes: nodes, Task: t, Seed: 1, Delay: same})
-		simulated += d
-		alone += arithmetic(b, nodes, t, runtime.GOMAXPROCS(0))
+		simulated.add(d)
+		alone.add(arithmetic(b, nodes, t, runtime.GOMAXPROCS(0)))
 	}
 	rounds := float64(b.N) * float64(t.Rounds)
-	b.ReportMetric(simulated.Seconds()*1e3/rounds, "ms/round")
-	b.ReportMetric(alone.Seconds()*1e3/rounds, "ms/round-alone")
-	b.ReportMetric(float64(simulated)/float64(alone), "times-alone")
+	b.ReportMetric(simulated.wall.Seconds()*1e3/rounds, "ms/round")
+	b.ReportMetric(alone.wall.Seconds()*1e3/rounds, "ms/round-alone")
+	simulated.against(b, alone)
 }
 
 // BenchmarkAllWithAll is how many messages a second fifty nodes exchange that
@@ -57,30 +60,55 @@ func BenchmarkRound(b *testing.B) {
 func BenchmarkAllWithAll(b *testing.B) {
 	nodes, t := many(50, 4, 57, 1)
 	t.Rounds = 50
-	var simulated time.Duration
+	var simulated took
 	var messages uint64
 	for b.Loop() {
 		d, r := timed(b, Config{Nodes: nodes, Task: t, Seed: 1})
-		simulated += d
+		simulated.add(d)
 		messages += r.Messages
 	}
-	b.ReportMetric(float64(messages)/simulated.Seconds(), "messages/s")
+	b.ReportMetric(float64(messages)/simulated.wall.Seconds(), "messages/s")
+}
+
+// took is how long something took, on the wall's clock and of the processors.
+type took struct{ wall, cpu time.Duration }
+
+// watch begins to measure.
+func watch(b *testing.B) (stop func() took) {
+	cpu := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	start, used := time.Now(), cpu()
+	return func() took { return took{time.Since(start), cpu() - used} }
+}
+
+func (t *took) add(u took) { t.wall, t.cpu = t.wall+u.wall, t.cpu+u.cpu }
+
+// against reports the ratio to what the arithmetic alone took. That of the
+// processors stays the same where other programs keep them busy.
+func (t took) against(b *testing.B, alone took) {
+	b.ReportMetric(float64(t.wall)/float64(alone.wall), "times-alone")
+	b.ReportMetric(float64(t.cpu)/float64(alone.cpu), "times-alone-cpu")
 }
 
 // timed runs the events of a run, and says how long that took without what
 // comes before and after.
-func timed(b *testing.B, cfg Config) (time.Duration, Result) {
+func timed(b *testing.B, cfg Config) (took, Result) {
 	b.Helper()
 	defer debug.SetGCPercent(debug.SetGCPercent(200)) // as in a study
 	w, err := newWorld(b.Context(), cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
-	start := time.Now()
+	stop := watch(b)
 	if err := w.run(); err != nil {
 		b.Fatal(err)
 	}
-	took := time.Since(start)
+	took := stop()
 	r, err := w.result()
 	if err != nil || !r.Done {
 		b.Fatal(err, r.Done)
@@ -90,7 +118,7 @@ func timed(b *testing.B, cfg Config) (time.Duration, Result) {
 
 // arithmetic does what the nodes compute, without nodes: gradient, step and mix,
 // round after round.
-func arithmetic(b *testing.B, nodes []Node, t task.Task, threads int) time.Duration {
+func arithmetic(b *testing.B, nodes []Node, t task.Task, threads int) took {
 	b.Helper()
 	sites := make([]dataset.Samples, len(nodes))
 	for i, n := range nodes {
@@ -125,7 +153,7 @@ func arithmetic(b *testing.B, nodes []Node, t task.Task, threads int) time.Durat
 			}
 		})
 	}
-	start := time.Now()
+	stop := watch(b)
 	for round := uint64(1); round <= t.Rounds; round++ {
 		each(func(s *space, i int) {
 			x, u := mixes[i*width:(i+1)*width], updates[i*width:(i+1)*width]
@@ -146,5 +174,5 @@ func arithmetic(b *testing.B, nodes []Node, t task.Task, threads int) time.Durat
 			}
 		})
 	}
-	return time.Since(start)
+	return stop()
 }
