@@ -213,13 +213,14 @@ func check(t task.Task, nodes int) error {
 	if _, err := mixing.New(t.Mixing, nodes, t.Seed); err != nil {
 		return fmt.Errorf("mixing = %s: %w", t.Mixing, err)
 	}
+	if t.Tolerance > 0 && t.Mixing != mixing.All {
+		// Some are always a round ahead, and no round is everyone's last.
+		return fmt.Errorf("tolerance = %s: training ends early only where all mix with all, not with mixing = %s; leave one of them out",
+			number(t.Tolerance), t.Mixing)
+	}
 	if nodes > task.MaxNodes {
 		if t.Mixing == mixing.All {
 			return tooMany(nodes)
-		}
-		if t.Tolerance > 0 {
-			return fmt.Errorf("tolerance = %s: %d nodes are more than the %d that can agree on an end before the last round; leave it out",
-				number(t.Tolerance), nodes, task.MaxNodes)
 		}
 		nodes, t.Mixing = 1, mixing.All // without an agreement any number will do
 	}
@@ -350,7 +351,8 @@ func (s Scenario) happen(cfg *sim.Config) error {
 	for _, i := range draw(n, s.Slow.Share, "slow", s.Seed) {
 		cfg.Nodes[i].Step = time.Duration(step)
 	}
-	for _, i := range draw(n, s.Hostile.Share, "hostile", s.Seed) {
+	hostile := draw(n, s.Hostile.Share, "hostile", s.Seed)
+	for _, i := range hostile {
 		cfg.Nodes[i].Attack, ends[i] = s.Hostile.Attack, true
 	}
 	dead := draw(n, s.Die.Share, "die", s.Seed)
@@ -360,6 +362,9 @@ func (s Scenario) happen(cfg *sim.Config) error {
 	for _, i := range dead {
 		cfg.Faults.Outages = append(cfg.Faults.Outages, sim.Outage{Node: i, At: s.Die.At})
 		ends[i] = true
+	}
+	if left := n - len(hostile); s.Hostile.Attack == sim.NaN && left > 0 && n <= task.MaxNodes && left < agree.Quorum(n) {
+		return fmt.Errorf("hostile = %s: of %d nodes %d publish what can be mixed, and a model is made of %d", text(&s.Hostile), n, left, agree.Quorum(n))
 	}
 	if !slices.Contains(ends, false) {
 		return fmt.Errorf("leave = %s, die = %s, hostile = %s: of %d nodes none is left to come to an end",

@@ -94,7 +94,8 @@ func TestConfigRefuses(t *testing.T) {
 		{study("nodes=4", "leave=1@3s"), patients(40), "leave = 1@3s, die = none, hostile = none: of 4 nodes none is left"},
 		{study("nodes=4", "hostile=1:nan"), patients(40), "of 4 nodes none is left"},
 		{study("nodes=201", "ignore=", "mixing=ring", "die=1@3s"), patients(400), "of 201 nodes none is left"},
-		{study("nodes=201", "ignore=", "mixing=ring", "tolerance=0.5"), patients(400), "tolerance = 0.5: 201 nodes are more than the 200"},
+		{study("nodes=201", "ignore=", "mixing=ring", "tolerance=0.5"), patients(400), "tolerance = 0.5: training ends early only where all mix with all"},
+		{study("nodes=4", "hostile=0.5:nan"), patients(40), "hostile = 0.5:nan: of 4 nodes 2 publish what can be mixed, and a model is made of 3"},
 		{study("nodes=4", "step=24h", "slow=0.1x31"), patients(40), "slow = 0.1x31: a step of 24h times longer takes more"},
 		{study("nodes=1", "apart=1s-2s:0.5"), patients(40), "apart: one node alone"},
 		{study("data=synthetic:100x3", "ignore=", "target=", "columns=a,b"), dataset.Table{}, "columns = a,b: synthetic data has names of its own"},
@@ -333,9 +334,9 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestWhatHappens(t *testing.T) {
-	s := study("nodes=10", "ignore=", "late=0.2@30s", "leave=0.1@20s", "die=0.1@40s", "slow=0.3x10", "hostile=0.4:nan", "apart=1s-2s:0.3",
+	s := study("nodes=10", "ignore=", "late=0.2@30s", "leave=0.1@20s", "die=0.1@40s", "slow=0.3x10", "hostile=0.3:nan", "apart=1s-2s:0.3",
 		"loss=0.1", "duplicate=0.2", "restarts=3", "down=4s", "bandwidth=1MB", "latency=1ms-9ms", "step=50ms",
-		"rounds=7", "local-steps=3", "learning-rate=0.5", "batch=2", "l2=0.01", "tolerance=1e-6", "mixing=ring", "seed=9", "model=softmax")
+		"rounds=7", "local-steps=3", "learning-rate=0.5", "batch=2", "l2=0.01", "mixing=ring", "seed=9", "model=softmax")
 	cfg := config(t, s, patients(240), Defaults{})
 	late, left, slow, hostile := 0, 0, 0, 0
 	for _, n := range cfg.Nodes {
@@ -355,7 +356,7 @@ func TestWhatHappens(t *testing.T) {
 		}
 	}
 	f := cfg.Faults
-	if late != 2 || left != 1 || slow != 3 || hostile != 4 || len(f.Outages) != 1 || f.Outages[0].At != 40*time.Second || f.Outages[0].For != 0 {
+	if late != 2 || left != 1 || slow != 3 || hostile != 3 || len(f.Outages) != 1 || f.Outages[0].At != 40*time.Second || f.Outages[0].For != 0 {
 		t.Errorf("%d late, %d left, %d slow, %d hostile, outages %v", late, left, slow, hostile, f.Outages)
 	}
 	if f.Loss != 0.1 || f.Duplicate != 0.2 || f.Restarts != 3 || f.Down != 4*time.Second || cfg.Bandwidth != 1e6 ||
@@ -380,9 +381,12 @@ func TestWhatHappens(t *testing.T) {
 		t.Errorf("%d nodes are apart from some other, want all of both sides", pairs)
 	}
 	k := cfg.Task
-	if k.Rounds != 7 || k.LocalSteps != 3 || k.LearningRate != 0.5 || k.Batch != 2 || k.L2 != 0.01 || k.Tolerance != 1e-6 ||
+	if k.Rounds != 7 || k.LocalSteps != 3 || k.LearningRate != 0.5 || k.Batch != 2 || k.L2 != 0.01 ||
 		k.Mixing != "ring" || k.Seed != 9 || k.Model != "softmax" {
 		t.Errorf("task %+v", k)
+	}
+	if got := config(t, study("nodes=4", "ignore=", "tolerance=1e-6"), patients(240), Defaults{}).Task.Tolerance; got != 1e-6 {
+		t.Errorf("tolerance %g", got)
 	}
 	if a := config(t, study("nodes=4", "ignore="), patients(240), Defaults{}).Faults.Apart; a != nil {
 		t.Error("nothing is apart, and a function says so")

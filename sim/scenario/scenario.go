@@ -153,7 +153,7 @@ var keys = []key{
 	{"l2", "penalty on large weights", func(s *Scenario) any { return &s.L2 }, func(s *Scenario) string {
 		return unless(s.L2 >= 0 && s.L2 <= 1e6, "it is 0 to 1e6")
 	}},
-	{"tolerance", "end when no parameter moves more than this in a round; 0 = train all rounds", func(s *Scenario) any { return &s.Tolerance }, func(s *Scenario) string {
+	{"tolerance", "end when no parameter moves more than this in a round, with mixing=all; 0 = train all rounds", func(s *Scenario) any { return &s.Tolerance }, func(s *Scenario) string {
 		return unless(s.Tolerance >= 0 && s.Tolerance <= 1e6, "it is 0 to 1e6")
 	}},
 	{"mixing", "whose parameters a node mixes: all, ring, torus, regular:K, exponential, base:K or random", func(s *Scenario) any { return &s.Mixing }, func(s *Scenario) string {
