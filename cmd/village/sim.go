@@ -210,6 +210,9 @@ func printStudy(w io.Writer, v study.Result) error {
 			}
 		}
 	}
+	if len(v.Missing) > 0 {
+		fmt.Fprintln(w)
+	}
 	for _, m := range v.Missing {
 		fmt.Fprintln(w, "missing: "+table.Text(m))
 	}

@@ -25,17 +25,27 @@ func SimRun(w io.Writer, facts [][]string, r api.Report) error {
 	return Classification(w, "all rows", r.AllRows)
 }
 
-// SimList writes a line for each scenario and each data set.
+// SimList writes what each scenario and each data set is.
 func SimList(w io.Writer, v api.SimList) error {
-	rows := [][]string{{"SCENARIO", ""}}
-	for _, s := range v.Scenarios {
-		rows = append(rows, []string{s.Name, s.About})
+	rows := shipped("SCENARIO", v.Scenarios)
+	rows = append(rows, []string{""})
+	return columns(w, append(rows, shipped("DATA", v.Data)...))
+}
+
+func shipped(head string, all []api.Shipped) [][]string {
+	rows := [][]string{{head}}
+	for _, s := range all {
+		name, line := s.Name, ""
+		for _, word := range strings.Fields(s.About) {
+			if line != "" && len(line)+1+len(word) > 60 { // a terminal's 80 columns, without the name
+				rows = append(rows, []string{name, line})
+				name, line = "", ""
+			}
+			line = strings.TrimSpace(line + " " + word)
+		}
+		rows = append(rows, []string{name, line})
 	}
-	rows = append(rows, []string{}, []string{"DATA", ""})
-	for _, s := range v.Data {
-		rows = append(rows, []string{s.Name, s.About})
-	}
-	return columns(w, rows)
+	return rows
 }
 
 // Rows writes rows of cells, which hold nothing that a terminal would obey.

@@ -75,31 +75,52 @@ type quantity struct {
 	marks []mark // of a logarithmic axis
 }
 
+// mark is a possible tick of a logarithmic axis; a fine one is there where the
+// axis spans little.
 type mark struct {
 	value float64
 	label string
+	fine  bool
 }
 
 var (
 	inRounds = quantity{title: "Round"}
 	inBytes  = quantity{title: "Sent by all nodes together", units: byteUnits, marks: byteMarks()}
-	inTime   = quantity{title: "Virtual time", units: timeUnits, marks: []mark{
-		{0.001, "1 ms"}, {0.01, "10 ms"}, {0.1, "100 ms"}, {1, "1 s"}, {10, "10 s"}, {60, "1 min"}, {600, "10 min"},
-		{3600, "1 h"}, {36000, "10 h"}, {5 * 86400, "5 d"}, {50 * 86400, "50 d"}, {500 * 86400, "500 d"},
-	}}
+	inTime   = quantity{title: "Virtual time", units: timeUnits, marks: timeMarks()}
 )
 
-func byteMarks() []mark {
-	var list []mark
+func byteMarks() (list []mark) {
 	for e := range 17 {
-		list = append(list, mark{math.Pow10(e), withUnit(byteUnits, math.Pow10(e))})
-	}
-	for i := range list {
-		u := unitFor(byteUnits, list[i].value)
-		list[i].label = count(list[i].value/u.size) + " " + u.name
+		for _, m := range []float64{1, 2, 5} {
+			v := m * math.Pow10(e)
+			u := unitFor(byteUnits, v)
+			list = append(list, mark{v, count(v/u.size) + " " + u.name, m > 1})
+		}
 	}
 	return list
 }
+
+func timeMarks() (list []mark) {
+	for _, u := range []struct {
+		unit
+		at []float64
+	}{
+		{unit{1e-3, "ms"}, []float64{1, 2, 5, 10, 20, 50, 100, 200, 500}},
+		{unit{1, "s"}, []float64{1, 2, 5, 10, 20, 30}},
+		{unit{60, "min"}, []float64{1, 2, 5, 10, 20, 30}},
+		{unit{3600, "h"}, []float64{1, 2, 5, 10}},
+		{unit{86400, "d"}, []float64{1, 2, 5, 10, 20, 50, 100, 200, 500}},
+	} {
+		for _, v := range u.at {
+			list = append(list, mark{v * u.size, count(v) + " " + u.name, v != 1 && v != 10 && v != 100})
+		}
+	}
+	return list
+}
+
+// mostMarks is how many ticks a logarithmic axis has before it goes without the
+// fine ones.
+const mostMarks = 8
 
 // along makes the x axis for lines, and turns their x into the axis' numbers:
 // logarithms where the lines end more than a factor of five apart, which would
@@ -141,10 +162,15 @@ func along(q quantity, lines [][]segment) axis {
 		}
 	}
 	a := axis{title: q.title, min: math.Log10(first), max: math.Log10(most), grid: true}
-	for _, m := range q.marks {
-		if v := math.Log10(m.value); v >= a.min-1e-9 && v <= a.max+1e-9 {
-			a.ticks = append(a.ticks, plot.Tick{Value: v, Label: m.label})
-		}
+	marks := slices.DeleteFunc(slices.Clone(q.marks), func(m mark) bool {
+		v := math.Log10(m.value)
+		return v < a.min-1e-9 || v > a.max+1e-9
+	})
+	if len(marks) > mostMarks {
+		marks = slices.DeleteFunc(marks, func(m mark) bool { return m.fine })
+	}
+	for _, m := range marks {
+		a.ticks = append(a.ticks, plot.Tick{Value: math.Log10(m.value), Label: m.label})
 	}
 	return a
 }
