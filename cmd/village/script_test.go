@@ -95,7 +95,8 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// alike holds that a key of two JSON answers has the same value.
+// alike holds that a key of two JSON answers has the same value, or the same
+// parts where it has parts, as far as both have them.
 func alike(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: alike KEY FILE FILE")
@@ -106,8 +107,25 @@ func alike(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(json.Unmarshal([]byte(ts.ReadFile(file)), &answer))
 		values[i] = answer[args[0]]
 	}
-	if values[0] == nil || !reflect.DeepEqual(values[0], values[1]) {
-		ts.Fatalf("%s is %v in %s and %v in %s", args[0], values[0], args[1], values[1], args[2])
+	var compare func(path string, a, b any) (shared int)
+	compare = func(path string, a, b any) (shared int) {
+		x, xOK := a.(map[string]any)
+		y, yOK := b.(map[string]any)
+		if !xOK || !yOK {
+			if a == nil || !reflect.DeepEqual(a, b) {
+				ts.Fatalf("%s is %v in %s and %v in %s", path, a, args[1], b, args[2])
+			}
+			return 1
+		}
+		for key := range x {
+			if _, ok := y[key]; ok {
+				shared += compare(path+"."+key, x[key], y[key])
+			}
+		}
+		return shared
+	}
+	if compare(args[0], values[0], values[1]) == 0 {
+		ts.Fatalf("%s has no part in common in %s and %s", args[0], args[1], args[2])
 	}
 }
 
