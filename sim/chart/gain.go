@@ -12,8 +12,12 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// namedNodes is up to how many nodes the plot of gains names.
-const namedNodes = 60
+// The plot of gains names nodes up to namedNodes, as long as it has no more than
+// namedMarks in all, which fill a page.
+const (
+	namedNodes = 60
+	namedMarks = 160
+)
 
 // gainFigure shows what each node gains over training alone: by name where all
 // settings have the same, few nodes, else in order.
@@ -26,7 +30,7 @@ func gainFigure(all []setting) figure {
 	switch {
 	case !some:
 		return f
-	case len(all) <= len(palette) && sameNodes(all):
+	case len(all) <= len(palette) && len(all)*len(all[0].nodes) <= namedMarks && sameNodes(all):
 		return namedGains(f, all)
 	}
 	return orderedGains(f, all)

@@ -26,12 +26,6 @@ func unitFor(units []unit, v float64) unit {
 	return units[len(units)-1]
 }
 
-// withUnit writes v with three digits.
-func withUnit(units []unit, v float64) string {
-	u := unitFor(units, v)
-	return digits(v/u.size) + " " + u.name
-}
-
 // inUnitOf writes a mean and its deviation in the mean's unit.
 func (s Stat) inUnitOf(units []unit) string {
 	if s.N == 0 {
