@@ -208,12 +208,16 @@ func (r *Result) Write(dir, title string) error {
 // Facts are what a person wants to know of the only run, a name and a value each.
 func (r Result) Facts() [][]string {
 	one := r.Run
+	nodes, clock := strconv.Itoa(one.Nodes), "virtual time"
+	if r.charts[0].Real {
+		nodes, clock = nodes+" real ones", "training" // by the clock on the wall
+	}
 	return [][]string{
 		{"scenario", one.Label},
-		{"nodes", strconv.Itoa(one.Nodes)},
+		{"nodes", nodes},
 		{"rounds", strconv.FormatUint(one.Rounds, 10)},
 		{"seed", strconv.FormatUint(one.Seed, 10)},
-		{"virtual time", fmt.Sprintf("%.1f s", one.VirtualSeconds)},
+		{clock, fmt.Sprintf("%.1f s", one.VirtualSeconds)},
 		{"real time", fmt.Sprintf("%.2f s, %.2f s of all cores, at most %s of memory", one.WallSeconds, one.CPUSeconds, size(float64(one.PeakRSSBytes)))},
 		{"sent", fmt.Sprintf("%d messages, %s", one.Messages, size(float64(one.BytesSent)))},
 		{"disagreement", fmt.Sprintf("%.3g", one.Disagreement)},
