@@ -15,6 +15,12 @@ import (
 // leastDelay is what a message takes at least, whatever the configuration says.
 const leastDelay = time.Millisecond
 
+// What an uplink lets wait, at least: so long, and so many bytes. The rest is lost.
+const (
+	uplinkQueue = 250 * time.Millisecond
+	uplinkRoom  = 64 << 10
+)
+
 // parcel is a record as all who get it share it.
 type parcel struct {
 	author int32 // place
@@ -148,7 +154,10 @@ func (n *node) transmit(to int32, size int, what action) {
 		n.bytes += uint64(size)
 		sent := n.now
 		if w.cfg.Bandwidth > 0 {
-			// The uplink sends one message after another.
+			// The uplink sends one message after another, and has room for so much.
+			if behind := n.uplink - n.now; behind > uplinkQueue && behind.Seconds()*w.cfg.Bandwidth > uplinkRoom {
+				continue
+			}
 			n.uplink = max(n.uplink, n.now) + time.Duration(float64(size)/w.cfg.Bandwidth*float64(time.Second))
 			sent = n.uplink
 		}

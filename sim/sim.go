@@ -501,14 +501,20 @@ func (w *world) sealedResult(res *Result) (err error) {
 	return nil
 }
 
-// meanResult fills in the model of everyone's last update, which every node that
-// is not gone counts on its own test rows.
+// meanResult fills in the model of everyone's last update, where that is as recent
+// as it must be with an agreement, which every node that is not gone counts on its
+// own test rows.
 func (w *world) meanResult(res *Result) error {
 	c := task.FinalContent{Round: 0, Roster: w.roster.CID, Parts: []task.Part{}, Out: []task.Out{}}
 	var params [][]float64
 	for i := range w.nodes {
+		if u := w.nodes[i].update; u != nil && !u.bad {
+			c.Round = max(c.Round, u.number)
+		}
+	}
+	for i := range w.nodes {
 		n := &w.nodes[i]
-		if n.update == nil || n.update.bad {
+		if n.update == nil || n.update.bad || n.update.number+w.cfg.Task.Recent() < c.Round {
 			c.Out = append(c.Out, task.Out{Node: n.id, Why: task.Silent})
 			continue
 		}
@@ -517,7 +523,6 @@ func (w *world) meanResult(res *Result) error {
 			Node: n.id, Enrolment: e.CID, Update: nameOf(slotOf(n.place, record.KindUpdate, ""), u.Round, task.Update{Params: u.Params}),
 			Round: u.Round, Weight: u.Weight,
 		})
-		c.Round = max(c.Round, u.Round)
 		params = append(params, u.Params)
 	}
 	if len(params) == 0 {

@@ -74,7 +74,7 @@ func TestBadInput(t *testing.T) {
 		"a header alone":       {1, []string{"no rows"}, add(file(t, "a,b\n"), "--target", "b")},
 		"a ragged file":        {1, []string{"line 3", "1 cells", "2 columns"}, add(file(t, "a,b\n1,2\n3\n"), "--target", "b")},
 		"an open quote":        {1, []string{"quote"}, add(file(t, "a,b\n\"1,2\n"), "--target", "b")},
-		"a picture":            {1, []string{"UTF-8"}, add(file(t, "\x89PNG,b\n\xff\xfe,1\n"), "--target", "b")},
+		"a picture":            {1, []string{"zero byte"}, add(file(t, "\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "--target", "b")},
 		"two columns alike":    {1, []string{`both named "a"`}, add(file(t, "a,a\n1,2\n"), "--target", "a")},
 		"only the target":      {1, []string{"no feature"}, add(tableOf(t, "a,b", 20, twoLevels), "--target", "b", "--ignore", "a")},
 		"no level like that":   {1, []string{`"maybe"`}, add(rows, "--target", "sick", "--positive", "maybe")},

@@ -13,7 +13,8 @@ import (
 type decision struct {
 	topic     task.Topic
 	machine   *agree.Machine
-	certified bool // a certificate is out
+	decided   time.Duration // when it was, 0 = not yet
+	certified bool          // a certificate is out
 }
 
 func (m *Member) decisionOn(topic task.Topic) *decision {
@@ -23,7 +24,7 @@ func (m *Member) decisionOn(topic task.Topic) *decision {
 	return &m.finalVote
 }
 
-// decide casts the votes that are due, and certifies what they come to.
+// decide casts the votes that are due.
 func (m *Member) decide(now time.Duration, d *decision, app agree.Application) {
 	votes, wake := d.machine.Advance(now, app)
 	for _, v := range votes {
@@ -32,10 +33,33 @@ func (m *Member) decide(now time.Duration, d *decision, app agree.Application) {
 	if wake > 0 {
 		m.wakeAt(wake)
 	}
-	if _, content, ok := d.machine.Decided(); ok && !d.certified {
-		d.certified = true
-		m.do(Certify{Topic: d.topic, Content: content, Precommits: d.machine.Certificate()})
+}
+
+// One certificate serves all, and takes as many signatures as a quorum. So a few
+// nodes certify at once, and a few more after each pause in which nobody has.
+const (
+	certifiers   = 3
+	certifyPause = time.Second
+)
+
+// certify publishes the proof of what was decided on, in the node's turn.
+func (m *Member) certify(now time.Duration, d *decision) {
+	_, content, ok := d.machine.Decided()
+	if !ok || d.certified {
+		return
 	}
+	if d.decided == 0 {
+		d.decided = max(now, 1)
+	}
+	if m.own >= 0 {
+		turn := (uint64(m.own) + task.BallotSeed(m.id)) % uint64(len(m.seats)) / certifiers
+		if at := d.decided + time.Duration(turn)*certifyPause; now < at {
+			m.wakeAt(at)
+			return
+		}
+	}
+	d.certified = true
+	m.do(Certify{Topic: d.topic, Content: content, Precommits: d.machine.Certificate()})
 }
 
 // How long a quorum of enrolments waits for the others: four times as long as

@@ -745,3 +745,43 @@ func TestNoVoteInTheMiddleOfARound(t *testing.T) {
 	}
 	only[Publish](t, m.Step(time.Hour, Trained{Round: 1, Params: vector(0, 1)}))
 }
+
+// One certificate is enough for all: three nodes give it, and others only where
+// it does not come.
+func TestAFewNodesCertify(t *testing.T) {
+	tk := newTask(5)
+	tk.Nodes = nil
+	for i := range 8 {
+		tk.Nodes = append(tk.Nodes, record.NodeID{byte(i + 1)})
+	}
+	content := []byte("decided")
+	decided := func(i int) *Member {
+		m := New(tk.Nodes[i], taskID, tk)
+		m.rosterVote.machine.Adopt(record.CIDOf(content), content)
+		return m
+	}
+	at := map[time.Duration]int{}
+	for i := range 8 {
+		m := decided(i)
+		effects := m.Step(second, Tick{})
+		now := second
+		for len(of[Certify](effects)) == 0 {
+			now = only[Wake](t, effects).At
+			effects = m.Step(now, Tick{})
+		}
+		at[now]++
+		// Nor again.
+		if again := of[Certify](m.Step(now+time.Hour, Tick{})); len(again) > 0 {
+			t.Errorf("node %d certifies twice", i)
+		}
+		// Nor where the certificate of another has come.
+		m = decided(i)
+		m.Step(second/2, Received{CID: name("seal"), Author: tk.Nodes[(i+1)%8], Body: Certificate{Topic: task.TopicRoster, Content: content}})
+		if late := of[Certify](m.Step(time.Hour, Tick{})); len(late) > 0 {
+			t.Errorf("node %d certifies what is certified", i)
+		}
+	}
+	if at[second] != 3 || at[2*second] != 3 || at[3*second] != 2 {
+		t.Errorf("certificates at %v", at)
+	}
+}

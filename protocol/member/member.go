@@ -404,6 +404,8 @@ func (m *Member) advance(now time.Duration) []Effect {
 			m.open(now)
 		}
 	}
+	m.certify(now, &m.rosterVote)
+	m.certify(now, &m.finalVote)
 	if m.sealed() {
 		m.finish(now)
 	}

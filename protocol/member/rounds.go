@@ -228,6 +228,7 @@ func (r *Rounds) forget() {
 	kept := 0
 	for i, p := range r.peers {
 		if p != r.own && p.round() <= own && !isNeighbour(r.edges[:next], p.place) && !isNeighbour(r.edges[next:], p.place) {
+			*p = peer{} // what it held goes free
 			r.free = append(r.free, p)
 			continue
 		}
@@ -265,8 +266,9 @@ func (r *Rounds) cutOff(now time.Duration) bool {
 	return heard < r.cfg.Fewest()
 }
 
-// reached is the round that half of the other nodes have reached. One node alone
-// that is far ahead, because it was cut off, does not drag the others along.
+// reached is the round that half of the other nodes that are heard of have
+// reached; of two neighbours both. One of several that is far ahead, because it was cut off,
+// does not drag the others along.
 func (r *Rounds) reached() uint64 {
 	var room [32]uint64
 	rounds := room[:0]
@@ -279,7 +281,10 @@ func (r *Rounds) reached() uint64 {
 		return 0
 	}
 	slices.Sort(rounds)
-	return rounds[len(rounds)/2]
+	if r.cfg.All {
+		return rounds[len(rounds)/2]
+	}
+	return rounds[(len(rounds)-1)/2]
 }
 
 // Next begins the next round, once the update of the own round is held of
@@ -408,8 +413,9 @@ func (r *Rounds) mixed(round uint64) []float64 {
 	return mix
 }
 
-// empty is where the next mix goes. In a simulation that is in place of the newest one, which nobody needs
-// once its round has ended, unless the next is compared with it.
+// empty is where the next mix goes. Alone in a simulation that is in place of the
+// newest one, which nobody needs once its round has ended, unless the next is
+// compared with it.
 func (r *Rounds) empty(n int) []float64 {
 	if r.cfg.All || r.cfg.Tolerance > 0 || len(r.space) != n {
 		r.space = make([]float64, n)

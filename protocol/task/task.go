@@ -138,6 +138,9 @@ func (t Task) Check() error {
 		return fmt.Errorf("l2 is 0 to 1e6, not %g", t.L2)
 	case !(t.Tolerance >= 0) || math.IsInf(t.Tolerance, 0):
 		return fmt.Errorf("a tolerance is 0 or above, not %g", t.Tolerance)
+	case t.Tolerance > 0 && t.Mixing != mixing.All:
+		// With a graph somebody is always a round ahead, and it would never end.
+		return fmt.Errorf("a tolerance ends a task that mixes %s; mixing %s trains all rounds", mixing.All, t.Mixing)
 	}
 	_, err := mixing.New(t.Mixing, len(t.Nodes), t.Seed)
 	return err

@@ -146,6 +146,7 @@ func TestTaskCheck(t *testing.T) {
 		{"a negative tolerance", func(t *Task) { t.Tolerance = -1 }, "tolerance"},
 		{"a tolerance that is NaN", func(t *Task) { t.Tolerance = math.NaN() }, "tolerance"},
 		{"an infinite tolerance", func(t *Task) { t.Tolerance = math.Inf(1) }, "tolerance"},
+		{"a tolerance with a graph", func(t *Task) { t.Mixing, t.Tolerance = "ring", .1 }, "tolerance"},
 		{"an unknown mixing", func(t *Task) { t.Mixing = "star" }, "ring"},
 	} {
 		tk := good()

@@ -129,7 +129,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"vary = [\"loss=0,0\"]":                          "stands there twice",
 		"vary = [\"loss=0,0.1\", \"loss=0.2\"]":          "varied twice",
 		"vary = [\"vary=a\"]":                            "cannot be varied",
-		"about = \"" + strings.Repeat("x", 1<<20) + "\"": "at most 1048576 bytes",
+		"about = \"" + strings.Repeat("x", 1<<20) + "\"": "at most 65536 bytes",
+		"data = " + strings.Repeat("{a=", 20_000):        "no tables",
 	} {
 		if _, err := Decode("dir/study.toml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.60q: error %v, want one with %q", text, err, want)
