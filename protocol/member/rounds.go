@@ -20,6 +20,8 @@ type Rounds struct {
 	own    *peer   // nil for a node that does not train
 	free   []*peer // forgotten
 	edges  []mixing.Edge
+	mixers []*peer   // of edges, in their order
+	at     int       // in peers, of the one that was looked for last
 	space  []float64 // of the newest mix, where that is not kept
 
 	busy    bool          // from Next until the own update is held
@@ -105,7 +107,13 @@ func (r *Rounds) peer(place int) *peer {
 	if r.cfg.All {
 		return r.peers[place]
 	}
+	// What was sent at one time comes in the order of the senders.
+	if next := r.at + 1; next < len(r.places) && r.places[next] == int32(place) {
+		r.at = next
+		return r.peers[next]
+	}
 	i, found := slices.BinarySearch(r.places, int32(place))
+	r.at = i
 	if !found {
 		p := new(peer)
 		if n := len(r.free); n > 0 {
@@ -241,8 +249,18 @@ func (r *Rounds) forget() {
 
 // neighbours are those that the own update of a round is mixed with.
 func (r *Rounds) neighbours(round uint64) []mixing.Edge {
-	r.edges = r.cfg.Graph.Edges(round, r.cfg.Own, r.edges[:0])
+	r.edges, r.mixers = r.cfg.Graph.Edges(round, r.cfg.Own, r.edges[:0]), r.mixers[:0]
 	return r.edges
+}
+
+// partners are the neighbours with what is held of them, in the same order.
+func (r *Rounds) partners(round uint64) ([]mixing.Edge, []*peer) {
+	if r.cfg.Graph.Period() != 1 || len(r.mixers) == 0 { // else they are what they were
+		for _, e := range r.neighbours(round) {
+			r.mixers = append(r.mixers, r.peer(e.Node))
+		}
+	}
+	return r.edges, r.mixers
 }
 
 func isNeighbour(edges []mixing.Edge, place int) bool {
@@ -335,8 +353,9 @@ func (r *Rounds) mayGoOn(now time.Duration, own uint64) bool {
 			waits = r.waitsFor(now, p, own) || waits
 		}
 	} else {
-		for _, e := range r.neighbours(own) {
-			waits = r.waitsFor(now, r.peer(e.Node), own) || waits
+		_, peers := r.partners(own)
+		for _, p := range peers {
+			waits = r.waitsFor(now, p, own) || waits
 		}
 	}
 	if waits || !r.cutOff(now) {
@@ -388,25 +407,19 @@ func (r *Rounds) mixed(round uint64) []float64 {
 	if r.cfg.Graph.Complete() {
 		return r.mean(round, r.peers)
 	}
-	edges := r.neighbours(round)
+	edges, peers := r.partners(round)
 	own := r.own.newest(round)
 	if own == nil {
 		// A node that has just joined starts from where its neighbours are.
-		var peers []*peer
-		for _, e := range edges {
-			peers = append(peers, r.peer(e.Node))
-		}
 		return r.mean(round, peers)
 	}
 	mix := r.empty(len(own.Params))
 	rest := 1.0 // what no neighbour gets stays with the own update
-	for _, e := range edges {
-		if p := r.peer(e.Node); p.part {
-			if u := p.newest(round); u != nil {
-				share := e.Share(own.Weight, u.Weight)
-				rest -= share
-				add(mix, share, u.Params)
-			}
+	for i, p := range peers {
+		if u := p.newest(round); u != nil && p.part {
+			share := edges[i].Share(own.Weight, u.Weight)
+			rest -= share
+			add(mix, share, u.Params)
 		}
 	}
 	add(mix, rest, own.Params)
