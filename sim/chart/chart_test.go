@@ -27,6 +27,9 @@ import (
 // write makes a report and returns its files by name.
 func write(t *testing.T, runs []Run, notes ...string) map[string][]byte {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("drawing takes long under the race detector, and nothing of it runs beside anything")
+	}
 	dir := t.TempDir()
 	if err := Write(dir, "A federation", runs, notes); err != nil {
 		t.Fatal(err)
