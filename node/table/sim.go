@@ -80,16 +80,19 @@ func NewCounter(w io.Writer, what string) *Counter {
 // at most.
 func (p *Counter) Show(done, of int) {
 	now := time.Now()
-	if p.w == nil || done == 0 || now.Sub(p.shown) < 100*time.Millisecond {
+	if p.w == nil || of == 0 || now.Sub(p.shown) < 100*time.Millisecond {
 		return
 	}
 	p.shown = now
 	done = min(done, of) // rounds that were run again do not count
-	left := time.Duration(float64(now.Sub(p.start)) / float64(done) * float64(of-done))
+	left := ""
+	if done > 0 {
+		left = ", about " + time.Duration(float64(now.Sub(p.start))/float64(done)*float64(of-done)).Round(time.Second).String() + " left"
+	}
 	const width = 24
 	filled := width * done / of
-	fmt.Fprintf(p.w, "\r\033[K%s%s %3d %%  %d of %d %s, about %v left",
-		strings.Repeat("█", filled), strings.Repeat("░", width-filled), 100*done/of, done, of, p.what, left.Round(time.Second))
+	fmt.Fprintf(p.w, "\r\033[K%s%s %3d %%  %d of %d %s%s",
+		strings.Repeat("█", filled), strings.Repeat("░", width-filled), 100*done/of, done, of, p.what, left)
 }
 
 // Done clears the line.
