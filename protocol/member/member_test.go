@@ -534,14 +534,18 @@ func TestALaggardJumps(t *testing.T) {
 // One node that ran ahead while it was cut off does not take the others along.
 func TestOneThatIsFarAheadIsNotFollowed(t *testing.T) {
 	for ahead, want := range map[int]uint64{0: 2, 1: 2, 2: 40, 3: 40, 4: 40} {
-		r := NewRounds(RoundsConfig{Nodes: 5, Own: 0, All: true})
+		graph, err := mixing.New(mixing.All, 5, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := NewRounds(RoundsConfig{Graph: graph, Nodes: 5, Own: 0, All: true})
 		for i, p := range r.peers {
 			p.part, p.updates = true, []*Update{{Round: 1}}
 			if i > 0 && i <= ahead {
 				p.updates[0].Round = 40
 			}
 		}
-		if got := max(r.reached(), 2); got != want {
+		if got := max(r.reached(1), 2); got != want {
 			t.Errorf("%d of the four others are at round 40: goes on with round %d, want %d", ahead, got, want)
 		}
 	}

@@ -2,6 +2,7 @@ package member
 
 import (
 	"math"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -285,12 +286,16 @@ func (r *Rounds) cutOff(now time.Duration) bool {
 }
 
 // reached is the round that half of the other nodes that are heard of have
-// reached; of two neighbours both. One of several that is far ahead, because it was cut off,
-// does not drag the others along.
-func (r *Rounds) reached() uint64 {
+// reached; of two neighbours both. One of several that is far ahead, because it was
+// cut off, does not drag the others along. Where neighbours never change, they
+// alone count: the others are ahead or behind by as many rounds as they are away.
+func (r *Rounds) reached(own uint64) uint64 {
 	var room [32]uint64
-	rounds := room[:0]
-	for _, p := range r.peers {
+	rounds, peers := room[:0], r.peers
+	if r.cfg.Graph.Period() == 1 && !r.cfg.Graph.Complete() {
+		_, peers = r.partners(own)
+	}
+	for _, p := range peers {
 		if p != r.own && p.part {
 			rounds = append(rounds, p.round())
 		}
@@ -299,16 +304,29 @@ func (r *Rounds) reached() uint64 {
 		return 0
 	}
 	slices.Sort(rounds)
-	if r.cfg.All {
+	if r.cfg.Graph.Complete() {
 		return rounds[len(rounds)/2]
 	}
 	return rounds[(len(rounds)-1)/2]
 }
 
+// apart is how many rounds nodes may be apart that wait for each other as they
+// should: one where everyone or the same neighbours are waited for, and more where
+// it takes as many rounds until each has waited for each.
+func (r *Rounds) apart() uint64 {
+	switch period := r.cfg.Graph.Period(); {
+	case r.cfg.Graph.Complete() || period == 1:
+		return 1
+	case period > 1:
+		return uint64(period) + 1
+	}
+	return uint64(2 * bits.Len(uint(r.cfg.Nodes)))
+}
+
 // Next begins the next round, once the update of the own round is held of
 // everyone that it is mixed with and who is not silent, and returns what it
-// starts from, until the next one begins. A node that is two rounds or more behind
-// half of the others jumps to where they are. The end of the round is an own update
+// starts from, until the next one begins. A node that is further behind half of
+// the others than waiting explains jumps to where they are. The end of the round is an own update
 // given to [Rounds.Take].
 func (r *Rounds) Next(now time.Duration) (round uint64, mix []float64, ok bool) {
 	r.wake = 0
@@ -320,8 +338,10 @@ func (r *Rounds) Next(now time.Duration) (round uint64, mix []float64, ok bool) 
 		return 0, nil, false
 	}
 	round = own + 1
-	if r.highest > round {
-		round = max(round, r.reached())
+	if r.highest > own+r.apart() {
+		if reached := r.reached(own); reached > own+r.apart() {
+			round = reached
+		}
 	}
 	if round == own+1 && own > 0 && !r.mayGoOn(now, own) {
 		return 0, nil, false

@@ -154,3 +154,30 @@ func TestRoundsJump(t *testing.T) {
 		t.Errorf("round %d from %v, %v", round, mix, ok)
 	}
 }
+
+// Nodes of a ring are as many rounds apart as places. Who is far away and ahead is
+// no reason to leave rounds out, nor is, with neighbours that change, who is ahead
+// by less than a period.
+func TestRoundsDoNotJumpWithoutNeed(t *testing.T) {
+	for rule, ahead := range map[string]uint64{"ring": 30, "base:1": 3} {
+		graph, err := mixing.New(rule, 8, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := NewRounds(RoundsConfig{Graph: graph, Nodes: 8, Own: 0, Rounds: 100, All: true, Start: func() []float64 { return []float64{1} }})
+		for _, p := range m.peers {
+			p.part = true
+		}
+		next := graph.Edges(5, 0, nil)
+		for i := range 8 {
+			round := 5 + ahead
+			if i == 0 || isNeighbour(next, i) {
+				round = 5
+			}
+			m.Take(1, i, &Update{Round: round, Previous: round - 1, Weight: 1, Params: []float64{1}})
+		}
+		if round, _, ok := m.Next(2); !ok || round != 6 {
+			t.Errorf("%s: round %d, %v", rule, round, ok)
+		}
+	}
+}
