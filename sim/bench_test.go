@@ -99,7 +99,7 @@ func (t took) against(b *testing.B, alone took) {
 // comes before and after.
 func timed(b *testing.B, cfg Config) (took, Result) {
 	b.Helper()
-	defer debug.SetGCPercent(debug.SetGCPercent(200)) // as in a study
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as in a study
 	w, err := newWorld(b.Context(), cfg)
 	if err != nil {
 		b.Fatal(err)

@@ -103,7 +103,7 @@ type Run struct {
 // holds the runs that came to their end, and names the others.
 func (s *Study) Do(ctx context.Context) (Result, error) {
 	// A run makes much garbage beside little that stays.
-	defer debug.SetGCPercent(debug.SetGCPercent(200))
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	r := Result{Runs: []Run{}, Missing: []string{}}
 	total, done := 0, 0
 	for _, n := range s.updates {
