@@ -451,7 +451,7 @@ func (w *world) result() (Result, error) {
 		res.Virtual = max(res.Virtual, s.last)
 	}
 	accused := map[int32]bool{}
-	var apart spread
+	var apart Spread
 	for i := range w.nodes {
 		n := &w.nodes[i]
 		res.Nodes = append(res.Nodes, n.id)
@@ -460,7 +460,7 @@ func (w *world) result() (Result, error) {
 		res.Updates += n.updates
 		res.Refused += n.refused
 		if n.mix != nil {
-			apart.add(n.mix)
+			apart.Add(n.mix)
 		}
 		for _, place := range n.accused {
 			accused[place] = true
@@ -474,7 +474,7 @@ func (w *world) result() (Result, error) {
 	for w.curve.next < len(w.curve.samples) {
 		w.curve.finish()
 	}
-	res.Trace, res.Disagreement = w.curve.trace, apart.distance()
+	res.Trace, res.Disagreement = w.curve.trace, apart.Distance()
 	var err error
 	if w.agrees {
 		err = w.sealedResult(&res)

@@ -22,11 +22,11 @@ type curve struct {
 
 // sample adds up what the nodes had come to when they went on from a round.
 type sample struct {
-	spread
+	Spread
 	point  Point
 	counts *learn.Tally // nil before the first node, and once it is folded
-	means  [3]mean      // of accuracy, F1 and area under the curve
-	absent int          // nodes that will never pass
+	means  Means
+	absent int // nodes that will never pass
 }
 
 // passage is a node that goes on from a sampled round.
@@ -38,19 +38,24 @@ type passage struct {
 	report          learn.Report // on its own test rows
 }
 
-// newCurve samples rounds evenly. The last one that a node goes on from is the
-// one before the end.
 func newCurve(t task.Task, nodes, samples int) *curve {
-	c := &curve{task: t, nodes: nodes}
-	for k := 1; k <= samples; k++ {
-		share := float64(k) / float64(samples)
-		round := min(uint64(math.Round(share*float64(t.Rounds))), t.Rounds-1)
-		if round > 0 && (len(c.rounds) == 0 || round > c.rounds[len(c.rounds)-1]) {
-			c.rounds = append(c.rounds, round)
-		}
-	}
+	c := &curve{task: t, nodes: nodes, rounds: Sampled(t.Rounds, samples)}
 	c.samples = make([]sample, len(c.rounds))
 	return c
+}
+
+// Sampled returns the rounds that a trace of so many samples shows: evenly, up to
+// the last one that a node goes on from, which is the one before the end.
+func Sampled(rounds uint64, samples int) []uint64 {
+	var list []uint64
+	for k := 1; k <= samples; k++ {
+		share := float64(k) / float64(samples)
+		round := min(uint64(math.Round(share*float64(rounds))), rounds-1)
+		if round > 0 && (len(list) == 0 || round > list[len(list)-1]) {
+			list = append(list, round)
+		}
+	}
+	return list
 }
 
 // pass notes, at a node that begins a round, that it goes on from those before.
@@ -87,13 +92,11 @@ func (c *curve) count(counts []tallied) {
 func (c *curve) add(passed []passage) {
 	for _, p := range passed {
 		s := &c.samples[p.sample]
-		s.add(p.mix)
+		s.Add(p.mix)
 		s.point.Virtual = max(s.point.Virtual, p.at)
 		s.point.Messages += p.messages
 		s.point.Bytes += p.bytes
-		for i, x := range []*float64{p.report.Accuracy, p.report.F1, p.report.ROCAUC} {
-			s.means[i].add(x)
-		}
+		s.means.Add(p.report)
 	}
 	for c.next < len(c.samples) && c.samples[c.next].n+c.samples[c.next].absent == c.nodes {
 		c.finish()
@@ -113,8 +116,8 @@ func (c *curve) finish() {
 	if s.n > 0 {
 		s.point.Round = c.rounds[c.next]
 		s.point.AllRows = s.counts.Counts().Report(c.task.Encoding.Classes, c.task.Encoding.Positive)
-		s.point.Mean = task.Metrics{Accuracy: s.means[0].value(), F1: s.means[1].value(), ROCAUC: s.means[2].value()}
-		s.point.Disagreement = s.distance()
+		s.point.Mean = s.means.Metrics()
+		s.point.Disagreement = s.Distance()
 		c.trace = append(c.trace, s.point)
 	}
 	*s = sample{}
@@ -138,14 +141,15 @@ func (s *news) tallied(sample int, t *learn.Tally, spec learn.Spec) {
 	s.counts[i].counts.Add(t)
 }
 
-// spread is how far vectors are from their mean, computed one by one (Welford).
-type spread struct {
+// Spread is how far vectors are from their mean, computed one by one (Welford).
+type Spread struct {
 	n       int
 	mean    []float64
 	squares float64
 }
 
-func (s *spread) add(x []float64) {
+// Add takes a vector in, which has the length of the others.
+func (s *Spread) Add(x []float64) {
 	if s.mean == nil {
 		s.mean = make([]float64, len(x))
 	}
@@ -157,8 +161,26 @@ func (s *spread) add(x []float64) {
 	}
 }
 
-// distance is the root of the mean square of the vectors' distance to their mean.
-func (s *spread) distance() float64 { return math.Sqrt(s.squares / float64(max(s.n, 1))) }
+// Count is the number of vectors.
+func (s *Spread) Count() int { return s.n }
+
+// Distance is the root of the mean square of the vectors' distance to their mean.
+func (s *Spread) Distance() float64 { return math.Sqrt(s.squares / float64(max(s.n, 1))) }
+
+// Means are the plain means of the headline figures over nodes.
+type Means struct{ accuracy, f1, rocAUC mean }
+
+// Add takes a node's figures in, as far as they are defined.
+func (m *Means) Add(r learn.Report) {
+	m.accuracy.add(r.Accuracy)
+	m.f1.add(r.F1)
+	m.rocAUC.add(r.ROCAUC)
+}
+
+// Metrics are the means.
+func (m *Means) Metrics() task.Metrics {
+	return task.Metrics{Accuracy: m.accuracy.value(), F1: m.f1.value(), ROCAUC: m.rocAUC.value()}
+}
 
 // mean is of the values that are defined.
 type mean struct {
