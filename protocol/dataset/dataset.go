@@ -35,6 +35,7 @@ type Options struct {
 	Ignore      []string            // columns to leave out of everything
 	Split       string              // column that says train or test; may be ""
 	Positive    string              // the target's positive level; may be ""
+	Units       map[string]string   // of numeric columns, as their owner writes them
 	Domain      string
 	Licence     string
 	Description string
@@ -67,13 +68,24 @@ type Column struct {
 	Name   string     `cbor:"name" json:"name"`
 	Kind   ColumnKind `cbor:"kind" json:"kind"`
 	Role   Role       `cbor:"role" json:"role"`
-	Levels []string   `cbor:"levels" json:"levels,omitempty"` // sorted; categorical only
+	Unit   string     `cbor:"unit,omitempty" json:"unit,omitempty"` // of a numeric column; "" where its owner names none
+	Levels []string   `cbor:"levels" json:"levels,omitempty"`       // sorted; categorical only
 	// Hidden says that further levels exist whose names are not published.
 	Hidden bool `cbor:"hidden" json:"hidden,omitempty"`
 	// Statistics of a numeric column: mean, population standard deviation; and
 	// from 1,000 rows also the 1st and 99th percentile. Empty under 10 rows, and
 	// where they would give away how many rows, fewer than 10, hold a value.
 	Statistics []float64 `cbor:"statistics" json:"statistics,omitempty"`
+	// Deciles of a numeric column, nine of them, each to three significant
+	// digits: from 100 rows, where Statistics are published.
+	Deciles []float64 `cbor:"deciles,omitempty" json:"deciles,omitempty"`
+	// Counts of rows by level, from 100 rows: 0 where a level has fewer than
+	// ten, or where its count would tell that of another.
+	Counts []uint64 `cbor:"counts,omitempty" json:"counts,omitempty"`
+	// Missing counts the rows whose cell is missing, where they are ten or
+	// more; Gaps says that there are some.
+	Missing uint64 `cbor:"missing,omitempty" json:"missing,omitempty"`
+	Gaps    bool   `cbor:"gaps,omitempty" json:"gaps,omitempty"`
 }
 
 // Drop counts rows that a cleaning step dropped. A count of 1 to 9 is not
@@ -94,29 +106,55 @@ type Cleaned struct {
 	Hints    []string          // what the owner may want to do better, a sentence each
 }
 
-// FeatureSpec is one feature of an encoding.
+// FeatureSpec is one feature of an encoding: a column, and the recipe by which
+// its cells become numbers. All of a recipe are constants, agreed on in the task,
+// so that every node does the same. The steps are applied in the order of the
+// fields.
 type FeatureSpec struct {
-	Name string     `cbor:"name" json:"name"`
+	Name string     `cbor:"name" json:"name"` // of the column
 	Kind ColumnKind `cbor:"kind" json:"kind"`
 	// Levels of a categorical feature, sorted; the first is dropped, each
-	// other one is a 0/1 column.
-	Levels []string `cbor:"levels" json:"levels,omitempty"`
+	// other one is a 0/1 column. Of an Ordinal one, in their order from lowest to
+	// highest: they are one column that counts from 0.
+	Levels  []string `cbor:"levels" json:"levels,omitempty"`
+	Ordinal bool     `cbor:"ordinal,omitempty" json:"ordinal,omitempty"`
+	Unit    string   `cbor:"unit,omitempty" json:"unit,omitempty"` // that datasets must have, if any
+
+	Absent    []string `cbor:"absent,omitempty" json:"absent,omitempty"`       // codes, canonical, that stand for a missing cell
+	Fill      string   `cbor:"fill,omitempty" json:"fill,omitempty"`           // what takes the place of a missing cell, a number or level; "" = the row is left out
+	Indicator bool     `cbor:"indicator,omitempty" json:"indicator,omitempty"` // one more column, the last: 1 where the cell was missing
+	Other     string   `cbor:"other,omitempty" json:"other,omitempty"`         // what an unknown level counts as; "" = it is refused
+
+	Clip   []float64 `cbor:"clip,omitempty" json:"clip,omitempty"`     // lower and upper bound of a numeric feature; none = no bounds
+	Times  float64   `cbor:"times,omitempty" json:"times,omitempty"`   // factor; 0 = none
+	Abs    bool      `cbor:"abs,omitempty" json:"abs,omitempty"`       // absolute value
+	Log    bool      `cbor:"log,omitempty" json:"log,omitempty"`       // log(1+x)
+	Period float64   `cbor:"period,omitempty" json:"period,omitempty"` // two columns, sin and cos of 2πx/Period; 0 = not cyclic
 }
 
 // Encoding turns rows into numbers, the same at every node. A task carries it.
 type Encoding struct {
-	Target   string        `cbor:"target" json:"target"`
-	Classes  []string      `cbor:"classes" json:"classes"`   // at least two, sorted
-	Positive string        `cbor:"positive" json:"positive"` // one of two classes; "" for more
+	Target string `cbor:"target" json:"target"`
+	// Classes are at least two, sorted; none where the target is numeric.
+	Classes  []string      `cbor:"classes" json:"classes"`
+	Positive string        `cbor:"positive" json:"positive"` // one of two classes; "" for more or none
 	Features []FeatureSpec `cbor:"features" json:"features"`
+	// Sensitive is a categorical column by whose levels, Groups, evaluations
+	// are told apart; "" = none. It is a feature only if it is among Features.
+	Sensitive string   `cbor:"sensitive,omitempty" json:"sensitive,omitempty"`
+	Groups    []string `cbor:"groups,omitempty" json:"groups,omitempty"`
 }
 
-// Samples are encoded rows: X is row-major with shape N x D, Y holds N class
-// indices (empty where the target is not known, as in prediction).
+// Samples are encoded rows: X is row-major with shape N x D. Y holds N class
+// indices, or, where the target is numeric, T its N values; both are empty where
+// the target is not known, as in prediction. G holds N indices of Groups, -1
+// where a row is of none; empty without a sensitive column.
 type Samples struct {
 	N, D int
 	X    []float64
 	Y    []int
+	T    []float64
+	G    []int
 }
 
 // Moments summarise columns so that nodes can merge them: a count, and per

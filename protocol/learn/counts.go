@@ -22,6 +22,26 @@ type Counts struct {
 	Confusion []uint64 `cbor:"confusion" json:"confusion"` // Classes x Classes, row-major: [true][predicted]
 	Positives []byte   `cbor:"positives" json:"-"`
 	Negatives []byte   `cbor:"negatives" json:"-"`
+	// Groups are confusion matrices by group of the sensitive column, one after
+	// another; none without such a column.
+	Groups []uint64 `cbor:"groups,omitempty" json:"groups,omitempty"`
+	// Errors are those of a numeric target, for which all the others but Rows
+	// are empty.
+	Errors *Errors `cbor:"errors,omitempty" json:"errors,omitempty"`
+}
+
+// Errors are exact sums over rows of a numeric target, in fixed point: a target
+// less the roster's mean, and a prediction less its target, in units of
+// Unit/2^14, each rounded to an integer of at most 2^21.
+type Errors struct {
+	Unit     float64 `cbor:"unit" json:"unit"`         // the roster's standard deviation of the target
+	Absolute uint64  `cbor:"absolute" json:"absolute"` // sum of |error|
+	Squared  uint64  `cbor:"squared" json:"squared"`   // sum of error²
+	Target   int64   `cbor:"target" json:"target"`
+	Spread   uint64  `cbor:"spread" json:"spread"` // sum of target²
+	// Histogram counts errors by size: 2,048 bins (Bins), packed as those of
+	// Counts. It is for intervals alone.
+	Histogram []byte `cbor:"histogram" json:"-"`
 }
 
 // scored returns the number of classes that have a pair of histograms, and the
@@ -38,7 +58,7 @@ func scored(classes int) (n, first int) {
 // spec, else it panics.
 func (s Spec) Count(params []float64, data dataset.Samples) Counts {
 	t, _ := spare.Get().(*Tally)
-	if t == nil || t.spec != s {
+	if t == nil || !t.spec.Equal(s) {
 		t = NewTally(s)
 	}
 	defer spare.Put(t)

@@ -27,6 +27,11 @@ const (
 	// Softmax, or multinomial logistic, regression has an output a class:
 	// its log-probability up to a constant.
 	Softmax Kind = "softmax"
+	// Linear regression has one output: the value of a numeric target.
+	Linear Kind = "linear"
+	// MLP, a multi-layer perceptron, has hidden layers of rectified linear
+	// units (ReLU), and the outputs of the regression that its target asks for.
+	MLP Kind = "mlp"
 )
 
 const (
@@ -43,8 +48,25 @@ const (
 type Spec struct {
 	Kind    Kind `cbor:"kind" json:"kind"`
 	Inputs  int  `cbor:"inputs" json:"inputs"`
-	Classes int  `cbor:"classes" json:"classes"`
+	Classes int  `cbor:"classes" json:"classes"` // 0 where the target is numeric
+	// Hidden are the widths of a perceptron's hidden layers, from the inputs on.
+	Hidden []int `cbor:"hidden,omitempty" json:"hidden,omitempty"`
 }
+
+// Equal tells whether two specs are the same.
+func (s Spec) Equal(o Spec) bool {
+	return s.Kind == o.Kind && s.Inputs == o.Inputs && s.Classes == o.Classes && slices.Equal(s.Hidden, o.Hidden)
+}
+
+// Part is a part of the parameters that a node may have for itself.
+type Part string
+
+// The parts.
+const (
+	NoPart    Part = ""
+	Bias      Part = "bias"       // of the outputs
+	LastLayer Part = "last-layer" // weights and biases of the outputs
+)
 
 // TensorShape names a part of the parameters.
 type TensorShape struct {

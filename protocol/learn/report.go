@@ -19,6 +19,86 @@ type Report struct {
 	Macro     Average       `json:"macro_average"`    // over the task's classes alike, also those without a row
 	Weighted  Average       `json:"weighted_average"` // over the classes by their support
 	Confusion [][]uint64    `json:"confusion"`        // [true][predicted]
+
+	// Of a numeric target: mean absolute error, root of the mean squared error,
+	// both in the target's unit, and coefficient of determination.
+	MAE  *float64 `json:"mae,omitempty"`
+	RMSE *float64 `json:"rmse,omitempty"`
+	R2   *float64 `json:"r2,omitempty"`
+
+	// Details, which [Counts.Detailed] adds.
+	Intervals   *Intervals       `json:"intervals,omitempty"`
+	Calibration []CalibrationBin `json:"calibration,omitempty"` // of the positive class of two
+	// CalibrationError is the mean distance of predicted from observed over the
+	// bins, weighted by their rows.
+	CalibrationError *float64   `json:"calibration_error,omitempty"`
+	ROC              []ROCPoint `json:"roc,omitempty"` // of the positive class of two, at most 101 points
+	Fairness         *Fairness  `json:"fairness,omitempty"`
+}
+
+// Intervals are those that hold 95 % of what the metrics come to on rows drawn
+// anew, with replacement, from the rows counted (Efron's percentile bootstrap,
+// 1,000 draws); null where a metric is.
+type Intervals struct {
+	Accuracy *Interval `json:"accuracy"`
+	F1       *Interval `json:"f1"`
+	ROCAUC   *Interval `json:"roc_auc"`
+	MAE      *Interval `json:"mae,omitempty"`
+	RMSE     *Interval `json:"rmse,omitempty"`
+	R2       *Interval `json:"r2,omitempty"`
+}
+
+// Interval is from the lower to the upper end.
+type Interval [2]float64
+
+// CalibrationBin holds the rows whose predicted probability of the positive
+// class is from From to To, a tenth.
+type CalibrationBin struct {
+	From      float64 `json:"from"`
+	To        float64 `json:"to"`
+	Rows      uint64  `json:"rows"`
+	Predicted float64 `json:"predicted"` // mean, to the width of a histogram's bin
+	Observed  float64 `json:"observed"`  // share of the positive class
+}
+
+// ROCPoint is a point of the receiver operating characteristic.
+type ROCPoint struct {
+	FPR float64 `json:"fpr"`
+	TPR float64 `json:"tpr"`
+}
+
+// Fairness tells groups apart, in the terms of Fairlearn's MetricFrame. Groups of
+// fewer than ten rows are hidden, and in no difference.
+type Fairness struct {
+	Column string        `json:"column"`
+	Hidden int           `json:"hidden"` // groups
+	Groups []GroupReport `json:"groups"`
+	// The differences are of two classes alone, null where fewer than two groups
+	// define them: that of selection rates, largest less smallest, and the larger
+	// of those of TPR and FPR.
+	DemographicParity *float64 `json:"demographic_parity_difference"`
+	EqualisedOdds     *float64 `json:"equalised_odds_difference"`
+}
+
+// GroupReport is how the model did on one group. Null is what is undefined.
+type GroupReport struct {
+	Group     string   `json:"group"`
+	Rows      uint64   `json:"rows"`
+	Accuracy  *float64 `json:"accuracy"`
+	Selection *float64 `json:"selection_rate"` // share predicted as positive
+	TPR       *float64 `json:"tpr"`
+	FPR       *float64 `json:"fpr"`
+}
+
+// Gain sets two models beside each other, row by row.
+type Gain struct {
+	Rows   uint64 `json:"rows"`
+	Better uint64 `json:"better"` // rows that only the new model gets right
+	Worse  uint64 `json:"worse"`  // rows that only the old one does
+	// Accuracy is what the new model adds, with its 95 % interval over rows
+	// drawn anew; null without rows.
+	Accuracy *float64  `json:"accuracy"`
+	Interval *Interval `json:"interval"`
 }
 
 // ClassReport is how the model did on one class.

@@ -19,11 +19,33 @@ type Training struct {
 	L2    float64  // penalty: L2/2 times the squared norm of the weights, without the biases
 	Batch int      // rows a step; 0 means all
 	Seed  [32]byte // keys the shuffling of the rows where Batch is less than all
+	// Optimizer is how a step uses the gradient. Its moments start at zero.
+	Optimizer Optimizer
+	// Prox is FedProx's mu: Prox/2 times the squared distance from the
+	// parameters that training starts from is added to the loss (Li et al. 2020).
+	Prox float64
+	// Shift, if set, is added to each gradient: SCAFFOLD's correction c - c_i
+	// (Karimireddy et al. 2020).
+	Shift []float64
 	// Progress, if set, is called after each step. Its error ends the training.
 	Progress func() error
 	// Scratch, if set, is working space that trainings one after another share.
 	Scratch *Scratch
 }
+
+// Optimizer is a rule of local steps.
+type Optimizer string
+
+// The optimizers.
+const (
+	SGD      Optimizer = ""         // plain gradient descent
+	Momentum Optimizer = "momentum" // Polyak's, factor 0.9
+	Adam     Optimizer = "adam"     // Kingma and Ba 2015: 0.9, 0.999, 1e-8
+)
+
+// ErrEnough is what Progress returns to end a training early, with what it has
+// come to.
+var ErrEnough = errors.New("enough steps")
 
 // Scratch is working space. It holds nothing between trainings.
 type Scratch struct {

@@ -25,6 +25,32 @@ type Results struct {
 	Mean          MeanPair       `json:"mean_of_nodes"`
 	// Worst is the lowest value of each metric at any node.
 	Worst MeanPair `json:"worst_node"`
+	// Personal names the part of the model that is each node's own under that
+	// heading.
+	Personal learn.Part `json:"personal"`
+	// Search is how the model was chosen, if it was.
+	Search *Trail `json:"search,omitempty"`
+	// Lineage is the models that this one goes on from, newest first, and
+	// Promoted whether it is not worse than the first of them: on all rows no
+	// lower accuracy, or no larger squared error. It is null while evaluations
+	// are missing, and where there is no such model.
+	Lineage  []record.CID `json:"lineage,omitempty"`
+	Promoted *bool        `json:"promoted,omitempty"`
+}
+
+// Trail is how a search went.
+type Trail struct {
+	Candidates []Candidate   `json:"candidates"`
+	Rungs      []TrailOfRung `json:"rungs"`
+	Chosen     int           `json:"chosen"` // index of the candidate
+}
+
+// TrailOfRung is what was decided on at the end of a rung.
+type TrailOfRung struct {
+	Round  uint64     `json:"round"`
+	Nodes  int        `json:"nodes"`  // that gave losses
+	Losses []*float64 `json:"losses"` // of the candidates, on rows held back from training; null where dropped before
+	Kept   []int      `json:"kept"`   // indices of candidates
 }
 
 // NodeResult is one node's part of the results.
@@ -37,10 +63,14 @@ type NodeResult struct {
 	Pair
 }
 
-// Pair sets what a node reaches alone beside what the federation reaches.
+// Pair sets what a node reaches alone beside what the federation reaches. Local
+// is the better of the model families, tuned on the node's training rows.
 type Pair struct {
-	Local     learn.Report `json:"local"`
-	Federated learn.Report `json:"federated"`
+	Local     learn.Report  `json:"local"`
+	Federated learn.Report  `json:"federated"`
+	Personal  learn.Report  `json:"personal"`         // federated, with a part of its own at each node
+	Parent    *learn.Report `json:"parent,omitempty"` // the model that the task went on from
+	Gain      learn.Gain    `json:"gain"`             // of federated over local
 }
 
 // MeanPair is a Pair of figures over the nodes for which a metric is defined, all
@@ -48,13 +78,18 @@ type Pair struct {
 type MeanPair struct {
 	Local     Metrics `json:"local"`
 	Federated Metrics `json:"federated"`
+	Personal  Metrics `json:"personal"`
 }
 
-// Metrics are the three headline figures; an undefined one is null.
+// Metrics are the headline figures; an undefined one is null. The last three are
+// those of a numeric target.
 type Metrics struct {
 	Accuracy *float64 `json:"accuracy"`
 	F1       *float64 `json:"f1"`
 	ROCAUC   *float64 `json:"roc_auc"`
+	MAE      *float64 `json:"mae,omitempty"`
+	RMSE     *float64 `json:"rmse,omitempty"`
+	R2       *float64 `json:"r2,omitempty"`
 }
 
 // Contribution says of a named node what it gave to a model, and if nothing, why.

@@ -78,6 +78,62 @@ type Task struct {
 	// entered with a mix no further than this (in any parameter) from its mix
 	// before. 0 = never.
 	Tolerance float64 `cbor:"tolerance" json:"tolerance"`
+
+	Hidden    []int           `cbor:"hidden,omitempty" json:"hidden,omitempty"`       // see learn.Spec
+	Optimizer learn.Optimizer `cbor:"optimizer,omitempty" json:"optimizer,omitempty"` // of the local steps
+	Prox      float64         `cbor:"prox,omitempty" json:"prox,omitempty"`           // see learn.Training
+	// Outer is the rule by which the averaged change of a round is taken, OuterRate
+	// its step; "" takes the change as it is.
+	Outer     learn.Outer `cbor:"outer,omitempty" json:"outer,omitempty"`
+	OuterRate float64     `cbor:"outer_rate,omitempty" json:"outer_rate,omitempty"`
+	// Scaffold corrects local steps for what the nodes' rows differ in, with
+	// control variates that travel in the update (Karimireddy et al. 2020).
+	Scaffold bool `cbor:"scaffold,omitempty" json:"scaffold,omitempty"`
+	// Personal is the part of the model that every node has for itself: it is
+	// trained, but never leaves the node, and is zero in the model.
+	Personal learn.Part `cbor:"personal,omitempty" json:"personal,omitempty"`
+	// RoundTime ends a node's local steps after so many milliseconds, at least one
+	// step; its change then counts as if it had made all (FedNova, Wang et al.
+	// 2020). 0 = never.
+	RoundTime uint64 `cbor:"round_time,omitempty" json:"round_time,omitempty"`
+	// Search, if set, has the nodes choose the model and how it is trained.
+	Search *Search `cbor:"search,omitempty" json:"search,omitempty"`
+	// Parent, if set, is the model that the training starts from.
+	Parent *Parent `cbor:"parent,omitempty" json:"parent,omitempty"`
+}
+
+// Search is a choice among candidates by successive halving (Jamieson and
+// Talwalkar 2016): all of them are trained side by side, and at the end of each
+// rung those with the higher loss are dropped, on which the nodes agree.
+type Search struct {
+	Candidates []Candidate `cbor:"candidates" json:"candidates"`
+	Rungs      []Rung      `cbor:"rungs" json:"rungs"`
+}
+
+// Candidate is what is searched for: it stands for the fields of a task of the
+// same names.
+type Candidate struct {
+	Model        learn.Kind      `cbor:"model" json:"model"`
+	Hidden       []int           `cbor:"hidden,omitempty" json:"hidden,omitempty"`
+	LocalSteps   uint64          `cbor:"local_steps" json:"local_steps"`
+	LearningRate float64         `cbor:"learning_rate" json:"learning_rate"`
+	L2           float64         `cbor:"l2" json:"l2"`
+	Optimizer    learn.Optimizer `cbor:"optimizer,omitempty" json:"optimizer,omitempty"`
+	Outer        learn.Outer     `cbor:"outer,omitempty" json:"outer,omitempty"`
+	OuterRate    float64         `cbor:"outer_rate,omitempty" json:"outer_rate,omitempty"`
+}
+
+// Rung is a stage of a search.
+type Rung struct {
+	Round uint64 `cbor:"round" json:"round"` // its last one
+	Keep  uint64 `cbor:"keep" json:"keep"`   // candidates that go on
+}
+
+// Parent is a sealed model that a task goes on from. Its scaling is the task's,
+// for its parameters are for rows so scaled.
+type Parent struct {
+	Model   record.CID      `cbor:"model" json:"model"`
+	Scaling dataset.Scaling `cbor:"scaling" json:"scaling"`
 }
 
 // Spec is the shape of the task's model.
@@ -217,6 +273,15 @@ type Evaluation struct {
 	Model     record.CID   `cbor:"model" json:"model"`
 	Local     learn.Counts `cbor:"local" json:"local"`
 	Federated learn.Counts `cbor:"federated" json:"federated"`
+	// Personal is the model with a part that the node has for itself, fitted to
+	// its training rows: the task's, else the bias.
+	Personal learn.Counts `cbor:"personal" json:"personal"`
+	// Better and Worse count the rows that only the model, or only the node's
+	// own one, gets right; both are 0 where the target is numeric.
+	Better uint64 `cbor:"better" json:"better"`
+	Worse  uint64 `cbor:"worse" json:"worse"`
+	// Parent is the model that the task went on from.
+	Parent *learn.Counts `cbor:"parent,omitempty" json:"parent,omitempty"`
 }
 
 // CheckMoments refuses moments that no training rows of a node have, or that
