@@ -67,7 +67,7 @@ func (n *Node) draft(p api.Propose) (task.Task, error) {
 		}
 		manifests = append(manifests, m)
 	}
-	encoding, err := dataset.NewEncoding(p.Target, p.Features, manifests)
+	encoding, err := dataset.NewEncoding(p.Target, p.Features, "", manifests)
 	if err != nil {
 		return task.Task{}, api.Fail(api.CodeFailed, next, "%v", err)
 	}
@@ -105,7 +105,7 @@ func (n *Node) fitting(id record.NodeID, target string, features []string) (data
 		if d.PeerID != id {
 			continue
 		}
-		if err := d.Fits(target, features); err != nil {
+		if err := d.Lacks(target, features); err != nil {
 			if lack == nil || d.Target == target {
 				lack = err
 			}
@@ -219,7 +219,7 @@ func (n *Node) chooseDataset(t task.Task, j api.Join) (record.CID, error) {
 		if !d.Mine || j.Dataset.Defined() && d.CID != j.Dataset {
 			continue
 		}
-		if err := d.Fits(t.Encoding.Target, features); err != nil {
+		if err := d.Lacks(t.Encoding.Target, features); err != nil {
 			if lack == nil || d.Target == t.Encoding.Target {
 				lack = err
 			}

@@ -134,7 +134,7 @@ func (r *run) calibrate(all []*hospital) (steps uint64, err error) {
 		}
 		manifests = append(manifests, cleaned.Manifest)
 	}
-	encoding, err := dataset.NewEncoding(target, features, manifests)
+	encoding, err := dataset.NewEncoding(target, features, "", manifests)
 	if err != nil {
 		return 0, err
 	}

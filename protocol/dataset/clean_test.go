@@ -449,7 +449,7 @@ func FuzzClean(f *testing.F) {
 				}
 			}
 		}
-		e, err := NewEncoding(target, nil, []Manifest{m})
+		e, err := NewEncoding(target, nil, "", []Manifest{m})
 		if err != nil {
 			return
 		}

@@ -18,7 +18,7 @@ const (
 // and classes are the union over the manifests. Without features it takes every
 // feature that all the datasets have, save categorical ones of which fewer than
 // two levels are published.
-func NewEncoding(target string, features []string, manifests []Manifest) (Encoding, error) {
+func NewEncoding(target string, features []string, sensitive string, manifests []Manifest) (Encoding, error) {
 	if len(manifests) == 0 {
 		return Encoding{}, errors.New("a task needs at least one dataset; see 'village dataset list'")
 	}

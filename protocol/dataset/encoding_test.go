@@ -36,7 +36,7 @@ func positively(m Manifest, level string) Manifest {
 }
 
 func TestNewEncoding(t *testing.T) {
-	e, err := NewEncoding("y", []string{"cp", "age"}, []Manifest{
+	e, err := NewEncoding("y", []string{"cp", "age"}, "", []Manifest{
 		published("a", "age cp:1,2 extra y!0"), published("b", "cp:2,10 y!1 age"),
 	})
 	if err != nil {
@@ -54,7 +54,7 @@ func TestNewEncoding(t *testing.T) {
 }
 
 func TestNewEncodingOfSharedFeatures(t *testing.T) {
-	e, err := NewEncoding("y", nil, []Manifest{
+	e, err := NewEncoding("y", nil, "", []Manifest{
 		published("a", "only-a site:A one:x age cp:1,2 y!no,yes"), published("b", "cp:1,2 one:x age site:B y!no,yes only-b"),
 	})
 	if err != nil {
@@ -80,7 +80,7 @@ func TestPositiveClass(t *testing.T) {
 		{[]Manifest{positively(published("a", "x y!a,b,c"), "a")}, ""},
 		{[]Manifest{positively(published("a", "x y:0,1 z!0,1"), "0")}, "1"}, // of another target
 	} {
-		e, err := NewEncoding("y", []string{"x"}, c.manifests)
+		e, err := NewEncoding("y", []string{"x"}, "", c.manifests)
 		if err != nil || e.Positive != c.want {
 			t.Errorf("positive %q (%v), want %q", e.Positive, err, c.want)
 		}
@@ -112,7 +112,7 @@ func TestNewEncodingRefuses(t *testing.T) {
 		{"target as feature", "y", []Manifest{a}, []string{`"y" is used twice`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := NewEncoding("y", strings.Fields(c.features), c.manifests)
+			_, err := NewEncoding("y", strings.Fields(c.features), "", c.manifests)
 			wantError(t, err, c.want...)
 		})
 	}
@@ -227,7 +227,7 @@ func TestCleanedRowsEncode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, err := NewEncoding("y", nil, []Manifest{c.Manifest})
+		e, err := NewEncoding("y", nil, "", []Manifest{c.Manifest})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,8 @@ func (m Manifest) Features() []string {
 	return features
 }
 
-// Fits says what a dataset lacks for a task over a target and features.
-func (m Manifest) Fits(target string, features []string) error {
-	return lacking(append([]string{target}, features...), []Manifest{m})
+// Lacks says which of the columns that a task is to be over a dataset does not
+// have, or nil. It looks at names alone; see [Manifest.Fits].
+func (m Manifest) Lacks(target string, columns []string) error {
+	return lacking(append([]string{target}, columns...), []Manifest{m})
 }

@@ -151,7 +151,7 @@ func FuzzManifestOf(f *testing.F) {
 		if _, err := json.Marshal(m); err != nil {
 			t.Fatal(err)
 		}
-		if e, err := NewEncoding(m.Target, nil, []Manifest{m, m}); err == nil && e.Check() != nil {
+		if e, err := NewEncoding(m.Target, nil, "", []Manifest{m, m}); err == nil && e.Check() != nil {
 			t.Fatal("an encoding of accepted manifests is refused")
 		}
 	})

@@ -182,7 +182,7 @@ func (s Scenario) nodes(table dataset.Table, o dataset.Options, nations map[stri
 	if err != nil {
 		return task.Task{}, nil, err
 	}
-	encoding, err := dataset.NewEncoding(o.Target, s.Features, []dataset.Manifest{declared(whole)})
+	encoding, err := dataset.NewEncoding(o.Target, s.Features, "", []dataset.Manifest{declared(whole)})
 	if err != nil {
 		return task.Task{}, nil, err
 	}

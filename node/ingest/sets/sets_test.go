@@ -36,7 +36,7 @@ func TestSets(t *testing.T) {
 		if len(cleaned.Table.Rows) != s.Rows-repeated || repeated > s.Rows/25 || len(cleaned.LeftOut) != len(s.Options.Ignore) {
 			t.Errorf("%s: %d of %d rows are left, dropped %v, left out %v", s.Name, len(cleaned.Table.Rows), s.Rows, cleaned.Dropped, cleaned.LeftOut)
 		}
-		encoding, err := dataset.NewEncoding(s.Options.Target, s.Features, []dataset.Manifest{cleaned.Manifest})
+		encoding, err := dataset.NewEncoding(s.Options.Target, s.Features, "", []dataset.Manifest{cleaned.Manifest})
 		if err != nil {
 			t.Errorf("%s: %v", s.Name, err)
 			continue
