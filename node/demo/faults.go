@@ -139,7 +139,7 @@ func (r *run) calibrate(all []*hospital) (steps uint64, err error) {
 		return 0, err
 	}
 	t := task.New("", encoding, nil)
-	spec := t.Spec()
+	spec := t.SpecOf(0)
 	samples := make([]dataset.Samples, len(all))
 	for i, h := range all {
 		train, _, err := h.divide(encoding)
@@ -161,7 +161,7 @@ func (r *run) calibrate(all []*hospital) (steps uint64, err error) {
 	for steps = 1000; ; steps *= 2 {
 		begin := cpuTime()
 		for _, s := range samples {
-			_, err := spec.Train(make([]float64, spec.Params()), s, learn.Training{Steps: int(steps), Rate: 1 / float64(steps), L2: t.L2})
+			_, _, err := spec.Train(spec.Init(t.Seed), s, learn.Training{Steps: int(steps), Rate: 1 / float64(steps), L2: t.L2})
 			if err != nil {
 				return 0, err
 			}

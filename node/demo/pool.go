@@ -29,7 +29,7 @@ type pooled struct {
 func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, error) {
 	t := task.New(shown.Name, shown.Encoding, nil)
 	t.Model, t.L2 = shown.Model, shown.L2
-	spec := t.Spec()
+	spec := t.SpecOf(0)
 
 	var training dataset.Table
 	tests := make([]dataset.Table, len(all))
@@ -53,7 +53,7 @@ func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, e
 	model := task.Model{Encoding: t.Encoding, Spec: spec, Scaling: dataset.MomentsOf(samples).Scaling()}
 	model.Scaling.Apply(samples)
 	steps := int(longer * t.Rounds * t.LocalSteps)
-	model.Params, err = spec.Train(make([]float64, spec.Params()), samples, learn.Training{Steps: steps, Rate: t.LearningRate, L2: t.L2})
+	model.Params, _, err = spec.Train(spec.Init(t.Seed), samples, learn.Training{Steps: steps, Rate: t.LearningRate, L2: t.L2})
 	if err != nil {
 		return pooled{}, fmt.Errorf("the pooled model: %w", err)
 	}

@@ -76,7 +76,7 @@ type Tally struct {
 	spec                 Spec
 	confusion            []uint64
 	positives, negatives []uint64
-	p                    []float64 // of a row
+	work                 Scratch
 }
 
 // NewTally returns an empty tally of models of a shape.
@@ -84,16 +84,15 @@ func NewTally(s Spec) *Tally {
 	n, _ := scored(s.Classes)
 	return &Tally{
 		spec: s, confusion: make([]uint64, s.Classes*s.Classes),
-		positives: make([]uint64, n*Bins), negatives: make([]uint64, n*Bins), p: make([]float64, s.Classes),
+		positives: make([]uint64, n*Bins), negatives: make([]uint64, n*Bins),
 	}
 }
 
 // Count adds what [Spec.Count] counts.
 func (t *Tally) Count(params []float64, data dataset.Samples) {
-	s, p := t.spec, t.p
+	s := t.spec
 	n, first := scored(s.Classes)
-	for i := range data.N {
-		s.predict(params, data.X[i*s.Inputs:], p)
+	s.predictEach(params, data, &t.work, func(i int, p []float64) {
 		y, predicted := data.Y[i], 0
 		for c := range p {
 			if p[c] > p[predicted] {
@@ -109,7 +108,7 @@ func (t *Tally) Count(params []float64, data dataset.Samples) {
 				t.negatives[at]++
 			}
 		}
-	}
+	})
 }
 
 // Add adds the counts of another tally of the same shape.

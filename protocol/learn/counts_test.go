@@ -19,7 +19,7 @@ import (
 // tally counts rows that were given these probabilities: by a model whose
 // scores are the logarithms of its inputs' probabilities.
 func tally(classes int, y []int, p []float64) Counts {
-	s := Spec{Softmax, classes, classes}
+	s := Spec{Kind: Softmax, Inputs: classes, Classes: classes}
 	params := make([]float64, s.Params())
 	for c := range classes {
 		params[c*classes+c] = 1
@@ -206,7 +206,7 @@ func exactAUC(y []int, p []float64) float64 {
 }
 
 func TestAUCOfHistogramsIsClose(t *testing.T) {
-	s := Spec{Logistic, 60, 2} // the scores spread by scale x √60
+	s := Spec{Kind: Logistic, Inputs: 60, Classes: 2} // the scores spread by scale x √60
 	for name, c := range map[string]struct {
 		rows, seeds        int
 		scale, bias, limit float64
@@ -351,7 +351,7 @@ func TestCheckRefuses(t *testing.T) {
 
 // The counts of a hospital fit into a gossiped record many times over.
 func TestCountsAreSmall(t *testing.T) {
-	s := Spec{Logistic, 4, 2}
+	s := Spec{Kind: Logistic, Inputs: 4, Classes: 2}
 	for rows, limit := range map[int]int{254: 700, 1_000_000: 16 << 10} {
 		truth, data := random(s, rows, 1, .9, 0)
 		c := s.Count(truth, data)
@@ -403,7 +403,7 @@ func FuzzCounts(f *testing.F) {
 
 func TestATallyIsTheSumOfCounts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, spec := range []Spec{{Logistic, 3, 2}, {Softmax, 3, 4}} {
+	for _, spec := range []Spec{{Kind: Logistic, Inputs: 3, Classes: 2}, {Kind: Softmax, Inputs: 3, Classes: 4}} {
 		var parts []Counts
 		all, scratch := NewTally(spec), NewTally(spec)
 		for range 5 {

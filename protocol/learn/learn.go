@@ -1,17 +1,23 @@
 // Package learn holds the models, their local steps, and the honest counting of
 // how well they do. It has no state and no randomness of its own: the same
 // arguments give the same bytes on one architecture, wherever their memory
-// lies. (Between architectures the last bit may differ: exponentials are
-// computed by other instructions, and products and sums are fused or not.)
+// lies and however many processors there are. (Between architectures the last
+// bit may differ: exponentials are computed by other instructions, and products
+// and sums are fused or not.)
 //
-// A model is a linear classifier: a row x of Inputs numbers gives each output
-// the score weight·x + bias. Its parameters are one vector: the weights, row-major
-// with shape outputs x Inputs, then the biases.
+// A model is layers, one after another. A layer turns a row x of numbers into
+// weight·x + bias; between layers stands the rectifier max(0, ·). What the last one
+// gives are the scores of the outputs. Regressions have one layer, a perceptron has
+// more. The parameters are one vector: of each layer in turn the weights,
+// row-major with shape outputs x inputs, then the biases.
 package learn
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"slices"
 
 	"village/protocol/safetensors"
@@ -40,6 +46,10 @@ const (
 	// MaxClasses is the largest number of classes: a confusion matrix is
 	// part of a record.
 	MaxClasses = 256
+	// MaxLayers is the largest number of hidden layers.
+	MaxLayers = 8
+	// MaxWidth is the largest number of units of a hidden layer.
+	MaxWidth = 65_536
 	// MaxParams is the largest number of parameters.
 	MaxParams = 100_000_000
 )
@@ -78,52 +88,166 @@ type TensorShape struct {
 // passes.
 func (s Spec) Check() error {
 	switch s.Kind {
+	case Linear:
+		if s.Classes != 0 {
+			return fmt.Errorf("linear regression has a numeric target, not %d classes: use logistic or softmax", s.Classes)
+		}
 	case Logistic:
 		if s.Classes != 2 {
-			return fmt.Errorf("logistic regression has two classes, not %d: use softmax", s.Classes)
+			return fmt.Errorf("logistic regression has two classes, not %d: use softmax, or linear for a numeric target", s.Classes)
 		}
 	case Softmax:
 		if s.Classes < 2 || s.Classes > MaxClasses {
 			return fmt.Errorf("softmax regression has 2 to %d classes, not %d", MaxClasses, s.Classes)
 		}
+	case MLP:
+		if s.Classes != 0 && (s.Classes < 2 || s.Classes > MaxClasses) {
+			return fmt.Errorf("a perceptron has 2 to %d classes, or 0 for a numeric target, not %d", MaxClasses, s.Classes)
+		}
 	default:
-		return fmt.Errorf("model %q is not known: it is logistic or softmax", s.Kind)
+		return fmt.Errorf("model %q is not known: it is linear, logistic, softmax or mlp", s.Kind)
 	}
 	if s.Inputs < 1 || s.Inputs > MaxInputs {
 		return fmt.Errorf("a model has 1 to %d inputs, not %d", MaxInputs, s.Inputs)
 	}
-	if s.Inputs+1 > MaxParams/s.outputs() {
-		return fmt.Errorf("a model of %d inputs and %d classes has more than %d parameters", s.Inputs, s.Classes, MaxParams)
+	if s.Kind == MLP && (len(s.Hidden) < 1 || len(s.Hidden) > MaxLayers) {
+		return fmt.Errorf("a perceptron has 1 to %d hidden layers, not %d", MaxLayers, len(s.Hidden))
+	}
+	if s.Kind != MLP && len(s.Hidden) > 0 {
+		return fmt.Errorf("a %s model has no hidden layers: use mlp", s.Kind)
+	}
+	for _, width := range s.Hidden {
+		if width < 1 || width > MaxWidth {
+			return fmt.Errorf("a hidden layer has 1 to %d units, not %d", MaxWidth, width)
+		}
+	}
+	total := 0
+	for _, l := range s.layers() {
+		if total += l.params(); total > MaxParams { // a layer has at most 7e10
+			return fmt.Errorf("a model of %d inputs, %d outputs and hidden layers %v has more than %d parameters", s.Inputs, s.outputs(), s.Hidden, MaxParams)
+		}
 	}
 	return nil
 }
 
-func (s Spec) outputs() int {
-	if s.Kind == Logistic {
-		return 1
-	}
-	return s.Classes
+// layer is a part of the parameter vector: weights from at on, row-major with
+// shape out x in, then the biases.
+type layer struct{ at, in, out int }
+
+func (l layer) params() int { return l.out * (l.in + 1) }
+
+// split returns the weights and the biases of the layer among the parameters,
+// or whatever else has their shape.
+func split[F float](l layer, params []F) (weights, biases []F) {
+	params = params[l.at : l.at+l.params()]
+	return params[:l.out*l.in], params[l.out*l.in:]
 }
 
+// layers are the hidden ones, then that of the outputs.
+func (s Spec) layers() []layer {
+	layers := make([]layer, 0, len(s.Hidden)+1)
+	next := layer{in: s.Inputs}
+	for _, next.out = range s.Hidden {
+		layers = append(layers, next)
+		next = layer{at: next.at + next.params(), in: next.out}
+	}
+	next.out = s.outputs()
+	return append(layers, next)
+}
+
+// outputs returns the number of scores: two classes have one, the log-odds of
+// class 1, except under softmax regression.
+func (s Spec) outputs() int {
+	if s.Kind == Softmax || s.Classes > 2 {
+		return s.Classes
+	}
+	return 1
+}
+
+// Width returns how many numbers a prediction is: the probability of each class,
+// or the one value of a numeric target.
+func (s Spec) Width() int { return max(s.Classes, 1) }
+
 // Params returns the length of the parameter vector.
-func (s Spec) Params() int { return s.outputs() * (s.Inputs + 1) }
+func (s Spec) Params() int {
+	n, in := 0, s.Inputs
+	for _, out := range s.Hidden {
+		n, in = n+out*(in+1), out
+	}
+	return n + s.outputs()*(in+1)
+}
+
+// Span returns where a part stands in the parameter vector. That of the outputs is
+// the last, and its biases are at the end.
+func (s Spec) Span(p Part) (from, to int) {
+	layers := s.layers()
+	last := layers[len(layers)-1]
+	switch end := last.at + last.params(); p {
+	case Bias:
+		return end - last.out, end
+	case LastLayer:
+		return last.at, end
+	default:
+		return 0, 0
+	}
+}
 
 // Shapes returns the parts of the parameter vector in their order.
 func (s Spec) Shapes() []TensorShape {
-	return []TensorShape{
-		{"weight", []int{s.outputs(), s.Inputs}},
-		{"bias", []int{s.outputs()}},
+	var shapes []TensorShape
+	for i, l := range s.layers() {
+		prefix := ""
+		if s.Kind == MLP {
+			prefix = fmt.Sprintf("layers.%d.", i)
+		}
+		shapes = append(shapes, TensorShape{prefix + "weight", []int{l.out, l.in}}, TensorShape{prefix + "bias", []int{l.out}})
 	}
+	return shapes
 }
 
-// Init returns the parameters that training starts from: zeros. The loss of a
-// linear model is convex, so that another start would only hide what the rows say
-// behind what it adds, and two runs on the same rows would differ.
-func (s Spec) Init() []float64 { return make([]float64, s.Params()) }
+// Init returns the parameters that training starts from. For the regressions they
+// are zeros: their loss is convex, so that another start would only hide what
+// the rows say behind what it adds, and two runs on the same rows would differ.
+// The weights of a perceptron's hidden layers are normal with variance 2/inputs
+// (He et al. 2015), those of its outputs a tenth of that in size, so that it
+// starts out undecided; biases are zero. They are the same on every architecture.
+func (s Spec) Init(seed uint64) []float64 {
+	params := make([]float64, s.Params())
+	if s.Kind != MLP {
+		return params
+	}
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
+	stream := rand.NewChaCha8(key)
+	layers := s.layers()
+	for i, l := range layers {
+		sd := math.Sqrt(2 / float64(l.in))
+		if i == len(layers)-1 {
+			sd /= 10
+		}
+		weights, _ := split(l, params)
+		for j := range weights {
+			weights[j] = sd * normal(stream)
+		}
+	}
+	return params
+}
+
+// normal returns a number that is as good as normal, of mean 0 and variance 1:
+// the sum of twelve uniform ones. Unlike those by logarithms it is exact, so that
+// all machines draw the same.
+func normal(stream *rand.ChaCha8) float64 {
+	sum := int64(6) - 6<<32 // each stands for the middle of its 2^-32
+	for range 6 {
+		u := stream.Uint64()
+		sum += int64(u>>32) + int64(u&math.MaxUint32)
+	}
+	return float64(sum) / (1 << 32)
+}
 
 // Tensors returns the parameters as named tensors, which share their memory.
 func (s Spec) Tensors(params []float64) []safetensors.Tensor {
-	tensors := make([]safetensors.Tensor, 0, 2)
+	var tensors []safetensors.Tensor
 	for _, shape := range s.Shapes() {
 		n := size(shape.Shape)
 		tensors = append(tensors, safetensors.Tensor{
@@ -140,7 +264,7 @@ func (s Spec) Tensors(params []float64) []safetensors.Tensor {
 func (s Spec) FromTensors(ts []safetensors.Tensor) ([]float64, error) {
 	shapes := s.Shapes()
 	if len(ts) != len(shapes) {
-		return nil, fmt.Errorf("a %s model has the tensors weight and bias, here are %d", s.Kind, len(ts))
+		return nil, fmt.Errorf("a model of these layers has %d tensors, here are %d", len(shapes), len(ts))
 	}
 	var parts [][]float64
 	for _, shape := range shapes {
@@ -172,9 +296,12 @@ func size(shape []int) int {
 	return n
 }
 
+// float is what parameters are: a perceptron computes with half the bits.
+type float interface{ float32 | float64 }
+
 // allFinite is false where an element is NaN or infinite: its difference with
 // itself is NaN.
-func allFinite(xs []float64) bool {
+func allFinite[F float](xs []F) bool {
 	for _, x := range xs {
 		if x-x != 0 {
 			return false

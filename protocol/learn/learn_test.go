@@ -46,20 +46,20 @@ func TestSpecCheck(t *testing.T) {
 		spec Spec
 		want string // "" where it passes
 	}{
-		{Spec{Logistic, 1, 2}, ""},
-		{Spec{Logistic, MaxInputs, 2}, ""},
-		{Spec{Softmax, 10, 2}, ""},
-		{Spec{Softmax, 10, MaxClasses}, ""},
-		{Spec{Softmax, 999_999, 100}, ""},
-		{Spec{Softmax, 1_000_000, 100}, "parameters"},
-		{Spec{Logistic, 3, 3}, "use softmax"},
-		{Spec{Softmax, 3, 1}, "classes"},
-		{Spec{Softmax, 3, MaxClasses + 1}, "classes"},
-		{Spec{Softmax, math.MaxInt, math.MaxInt}, "classes"},
-		{Spec{Softmax, math.MaxInt, 2}, "inputs"},
-		{Spec{Logistic, 0, 2}, "inputs"},
-		{Spec{Logistic, -1, 2}, "inputs"},
-		{Spec{"tree", 3, 2}, "not known"},
+		{Spec{Kind: Logistic, Inputs: 1, Classes: 2}, ""},
+		{Spec{Kind: Logistic, Inputs: MaxInputs, Classes: 2}, ""},
+		{Spec{Kind: Softmax, Inputs: 10, Classes: 2}, ""},
+		{Spec{Kind: Softmax, Inputs: 10, Classes: MaxClasses}, ""},
+		{Spec{Kind: Softmax, Inputs: 999_999, Classes: 100}, ""},
+		{Spec{Kind: Softmax, Inputs: 1_000_000, Classes: 100}, "parameters"},
+		{Spec{Kind: Logistic, Inputs: 3, Classes: 3}, "use softmax"},
+		{Spec{Kind: Softmax, Inputs: 3, Classes: 1}, "classes"},
+		{Spec{Kind: Softmax, Inputs: 3, Classes: MaxClasses + 1}, "classes"},
+		{Spec{Kind: Softmax, Inputs: math.MaxInt, Classes: math.MaxInt}, "classes"},
+		{Spec{Kind: Softmax, Inputs: math.MaxInt, Classes: 2}, "inputs"},
+		{Spec{Kind: Logistic, Inputs: 0, Classes: 2}, "inputs"},
+		{Spec{Kind: Logistic, Inputs: -1, Classes: 2}, "inputs"},
+		{Spec{Kind: "tree", Inputs: 3, Classes: 2}, "not known"},
 	} {
 		err := c.spec.Check()
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
@@ -69,7 +69,7 @@ func TestSpecCheck(t *testing.T) {
 }
 
 func TestTensors(t *testing.T) {
-	s := Spec{Softmax, 2, 3}
+	s := Spec{Kind: Softmax, Inputs: 2, Classes: 3}
 	params := []float64{1, 2, 3, 4, 5, 6, 7, 8, 9}
 	b, err := safetensors.Marshal(s.Tensors(params), nil)
 	if err != nil {
@@ -110,7 +110,7 @@ func TestTensors(t *testing.T) {
 		"type":        change(func(w *safetensors.Tensor) { w.DType = safetensors.F32 }),
 		"short":       change(func(w *safetensors.Tensor) { w.F64 = w.F64[:5] }),
 		"not finite":  change(func(w *safetensors.Tensor) { w.F64[3] = math.NaN() }),
-		"other model": Spec{Softmax, 3, 3}.Tensors(make([]float64, 12)),
+		"other model": Spec{Kind: Softmax, Inputs: 3, Classes: 3}.Tensors(make([]float64, 12)),
 	} {
 		if got, err := s.FromTensors(ts); err == nil {
 			t.Errorf("%s: gave %v", name, got)

@@ -16,7 +16,7 @@ import (
 type Training struct {
 	Steps int      // gradient steps
 	Rate  float64  // learning rate
-	L2    float64  // penalty: L2/2 times the squared norm of the weights, without the biases
+	L2    float64  // penalty: L2/2 times the squared norm of the weights of all layers, without the biases
 	Batch int      // rows a step; 0 means all
 	Seed  [32]byte // keys the shuffling of the rows where Batch is less than all
 	// Optimizer is how a step uses the gradient. Its moments start at zero.
@@ -27,21 +27,13 @@ type Training struct {
 	// Shift, if set, is added to each gradient: SCAFFOLD's correction c - c_i
 	// (Karimireddy et al. 2020).
 	Shift []float64
-	// Progress, if set, is called after each step. Its error ends the training.
+	// Progress, if set, is called after each step, and now and then within a
+	// long one. Its error ends the training; a step that is not done then does
+	// not count.
 	Progress func() error
 	// Scratch, if set, is working space that trainings one after another share.
 	Scratch *Scratch
 }
-
-// Optimizer is a rule of local steps.
-type Optimizer string
-
-// The optimizers.
-const (
-	SGD      Optimizer = ""         // plain gradient descent
-	Momentum Optimizer = "momentum" // Polyak's, factor 0.9
-	Adam     Optimizer = "adam"     // Kingma and Ba 2015: 0.9, 0.999, 1e-8
-)
 
 // ErrEnough is what Progress returns to end a training early, with what it has
 // come to.
@@ -49,8 +41,10 @@ var ErrEnough = errors.New("enough steps")
 
 // Scratch is working space. It holds nothing between trainings.
 type Scratch struct {
-	grad, out []float64
-	order     []int
+	grad, out, prediction []float64
+	order                 []int
+	moments               moments[float64]
+	network               network
 }
 
 // sized returns a slice of length n in the space of one that is kept for reuse.
@@ -62,7 +56,7 @@ func sized[T any](kept *[]T, n int) []T {
 // ErrDiverged is the end of a training whose steps were too large.
 var ErrDiverged = errors.New("a parameter is not finite")
 
-func (t Training) check() error {
+func (t Training) check(params int) error {
 	switch {
 	case t.Steps < 0:
 		return errors.New("the number of steps is negative")
@@ -72,8 +66,12 @@ func (t Training) check() error {
 		return errors.New("the learning rate is not a positive number")
 	case !(t.L2 >= 0) || math.IsInf(t.L2, 0):
 		return errors.New("the L2 penalty is not zero or a positive number")
+	case !(t.Prox >= 0) || math.IsInf(t.Prox, 0):
+		return errors.New("prox is not zero or a positive number")
+	case t.Shift != nil && len(t.Shift) != params:
+		return fmt.Errorf("a shift of %d numbers for %d parameters", len(t.Shift), params)
 	}
-	return nil
+	return t.Optimizer.Check()
 }
 
 // check refuses parameters and rows that do not fit the model.
@@ -88,12 +86,16 @@ func (s Spec) check(params []float64, data dataset.Samples) error {
 		return fmt.Errorf("rows of %d numbers for a model of %d inputs", data.D, s.Inputs)
 	case data.N < 1:
 		return errors.New("there are no rows to train on")
-	case len(data.X)/data.D != data.N || len(data.X)%data.D != 0 || len(data.Y) != data.N:
-		return fmt.Errorf("%d numbers and %d classes are not %d rows", len(data.X), len(data.Y), data.N)
+	case len(data.X)/data.D != data.N || len(data.X)%data.D != 0:
+		return fmt.Errorf("%d numbers are not %d rows of %d", len(data.X), data.N, data.D)
+	case s.Classes == 0 && len(data.T) != data.N, s.Classes > 0 && len(data.Y) != data.N:
+		return fmt.Errorf("%d values and %d classes of the target for %d rows", len(data.T), len(data.Y), data.N)
 	}
-	for _, y := range data.Y {
-		if y < 0 || y >= s.Classes {
-			return fmt.Errorf("class %d for a model of %d classes", y, s.Classes)
+	if s.Classes > 0 {
+		for _, y := range data.Y {
+			if y < 0 || y >= s.Classes {
+				return fmt.Errorf("class %d for a model of %d classes", y, s.Classes)
+			}
 		}
 	}
 	if !allFinite(params) {
@@ -103,32 +105,49 @@ func (s Spec) check(params []float64, data dataset.Samples) error {
 }
 
 // Train returns the parameters after gradient descent from params, which it
-// leaves alone. With a Batch of less than all rows it walks through them in an
+// leaves alone, and the number of steps taken: all, unless Progress says
+// [ErrEnough]. With a Batch of less than all rows it walks through them in an
 // order that is shuffled anew for each pass; the last batch of a pass may be
 // smaller. It refuses arguments that do not fit, and ends with an error when a
 // parameter is no longer finite.
-func (s Spec) Train(params []float64, data dataset.Samples, t Training) ([]float64, error) {
-	if err := cmp.Or(s.check(params, data), t.check()); err != nil {
-		return nil, fmt.Errorf("train: %w", err)
+func (s Spec) Train(params []float64, data dataset.Samples, t Training) (out []float64, steps int, err error) {
+	if err := cmp.Or(s.check(params, data), t.check(len(params))); err != nil {
+		return nil, 0, fmt.Errorf("train: %w", err)
 	}
-	params = slices.Clone(params)
 	work := t.Scratch
 	if work == nil {
 		work = new(Scratch)
 	}
-	grad, out := sized(&work.grad, len(params)), sized(&work.out, s.outputs())
+	if s.Kind == MLP {
+		return work.network.train(s, params, data, t, &work.order)
+	}
+	out = slices.Clone(params)
+	grad, z := sized(&work.grad, len(params)), sized(&work.out, s.outputs())
+	d := newDescent(t, params, t.Shift, &work.moments)
+	steps, err = walk(data.N, t, &work.order, func(rows []int) (finite bool, err error) {
+		s.gradient(out, &data, rows, t.L2, grad, z)
+		return d.step(out, grad), nil
+	})
+	if err != nil {
+		return nil, steps, err
+	}
+	return out, steps, nil
+}
 
+// walk makes steps with a batch of rows each, nil meaning all, and returns how many
+// it has made. A step says whether the parameters are finite after it.
+func walk(n int, t Training, kept *[]int, step func(rows []int) (finite bool, err error)) (int, error) {
 	var order []int // of the rows; nil for the whole
 	var stream *rand.ChaCha8
-	if t.Batch > 0 && t.Batch < data.N {
+	if t.Batch > 0 && t.Batch < n {
 		stream = rand.NewChaCha8(t.Seed)
-		order = sized(&work.order, data.N)
+		order = sized(kept, n)
 		for i := range order {
 			order[i] = i
 		}
 	}
 	rest := order[:0]
-	for step := range t.Steps {
+	for done := 0; done < t.Steps; {
 		var batch []int
 		if order != nil {
 			if len(rest) == 0 {
@@ -138,17 +157,24 @@ func (s Spec) Train(params []float64, data dataset.Samples, t Training) ([]float
 			n := min(t.Batch, len(rest))
 			batch, rest = rest[:n], rest[n:]
 		}
-		s.gradient(params, data, batch, t.L2, grad, out)
-		if !descend(params, grad, t.Rate) {
-			return nil, fmt.Errorf("train: %w after step %d of %d: lower the learning rate (%g)", ErrDiverged, step+1, t.Steps, t.Rate)
-		}
-		if t.Progress != nil {
-			if err := t.Progress(); err != nil {
-				return nil, err
+		finite, err := step(batch)
+		if err == nil {
+			done++
+			switch {
+			case !finite:
+				err = fmt.Errorf("train: %w after step %d of %d: lower the learning rate (%g)", ErrDiverged, done, t.Steps, t.Rate)
+			case t.Progress != nil:
+				err = t.Progress()
 			}
 		}
+		if errors.Is(err, ErrEnough) {
+			return done, nil
+		}
+		if err != nil {
+			return done, err
+		}
 	}
-	return params, nil
+	return t.Steps, nil
 }
 
 // shuffle is that of Fisher and Yates. A position is the upper half of a 64-bit
@@ -160,61 +186,75 @@ func shuffle(order []int, stream *rand.ChaCha8) {
 	}
 }
 
-// descend takes one step and says whether all parameters are finite.
-func descend(params, grad []float64, rate float64) bool {
-	grad = grad[:len(params)]
-	finite := true
-	for i, g := range grad {
-		p := params[i] - rate*g
-		params[i] = p
-		if p-p != 0 {
-			finite = false
-		}
+// Loss returns the mean loss over the rows plus the penalty l2/2·|weights|². The
+// loss of a row is the cross-entropy in nats, or half the squared error of a
+// numeric target. Without rows it is the penalty. Params and data fit the spec,
+// else it panics.
+func (s Spec) Loss(params []float64, data dataset.Samples, l2 float64) float64 {
+	sum := 0.0
+	s.scoreEach(params, data, new(Scratch), func(i int, z []float64) { sum += loss(s.Classes, &data, i, z) })
+	penalty := 0.0
+	for _, l := range s.layers() {
+		weights, _ := split(l, params)
+		penalty += dot(weights, weights)
 	}
-	return finite
+	mean := l2 / 2 * penalty
+	if data.N > 0 {
+		mean += sum / float64(data.N)
+	}
+	return mean
 }
 
-// Loss returns the mean cross-entropy in nats over the rows plus the penalty
-// l2/2·|weights|². Without rows it is the penalty. Params and data fit the
-// spec, else it panics.
-func (s Spec) Loss(params []float64, data dataset.Samples, l2 float64) float64 {
-	out := make([]float64, s.outputs())
-	sum := 0.0
-	for i := range data.N {
-		s.scores(params, data.X[i*s.Inputs:], out)
-		if s.Kind == Logistic {
-			// log(1+exp(-m)) of the margin m, without overflow.
-			m := out[0]
-			if data.Y[i] == 0 {
-				m = -m
-			}
-			sum += max(-m, 0) + math.Log1p(math.Exp(-math.Abs(m)))
-		} else {
-			top := slices.Max(out)
-			z := 0.0
-			for _, v := range out {
-				z += math.Exp(v - top)
-			}
-			sum += math.Log(z) + (top - out[data.Y[i]])
+// loss returns that of a row with the scores z.
+func loss(classes int, data *dataset.Samples, i int, z []float64) float64 {
+	switch {
+	case len(z) > 1:
+		top := slices.Max(z)
+		sum := 0.0
+		for _, v := range z {
+			sum += math.Exp(v - top)
 		}
+		return math.Log(sum) + (top - z[data.Y[i]])
+	case classes == 0:
+		e := z[0] - data.T[i]
+		return e * e / 2
+	default:
+		// log(1+exp(-m)) of the margin m, without overflow.
+		m := z[0]
+		if data.Y[i] == 0 {
+			m = -m
+		}
+		return max(-m, 0) + math.Log1p(math.Exp(-math.Abs(m)))
 	}
-	weights := params[:s.outputs()*s.Inputs]
-	loss := l2 / 2 * dot(weights, weights)
-	if data.N > 0 {
-		loss += sum / float64(data.N)
+}
+
+// derive turns the scores of a row into the derivatives of its loss by them: what
+// is predicted less the truth.
+func derive(classes int, data *dataset.Samples, i int, z []float64) {
+	switch {
+	case len(z) > 1:
+		softmax(z)
+		z[data.Y[i]]--
+	case classes == 0:
+		z[0] -= data.T[i]
+	default:
+		z[0] = sigmoid(z[0]) - float64(data.Y[i])
 	}
-	return loss
 }
 
 // Gradient puts the gradient of [Spec.Loss] into grad, which is as long as
 // params.
 func (s Spec) Gradient(params []float64, data dataset.Samples, l2 float64, grad []float64) {
-	s.gradient(params, data, nil, l2, grad, make([]float64, s.outputs()))
+	if s.Kind == MLP {
+		new(network).gradientOf(s, params, data, l2, grad)
+		return
+	}
+	s.gradient(params, &data, nil, l2, grad, make([]float64, s.outputs()))
 }
 
-// gradient is Gradient over some rows, nil meaning all. Out is working space,
-// a number an output.
-func (s Spec) gradient(params []float64, data dataset.Samples, rows []int, l2 float64, grad, out []float64) {
+// gradient is that of a regression over some rows, nil meaning all. Out is working
+// space, a number an output.
+func (s Spec) gradient(params []float64, data *dataset.Samples, rows []int, l2 float64, grad, out []float64) {
 	d := s.Inputs
 	weights := params[:len(out)*d]
 	dw, db := grad[:len(out)*d], grad[len(out)*d:]
@@ -234,13 +274,7 @@ func (s Spec) gradient(params []float64, data dataset.Samples, rows []int, l2 fl
 		}
 		x := data.X[i*d : i*d+d]
 		s.scores(params, x, out)
-		// The derivative by a score is the probability less the truth.
-		if s.Kind == Logistic {
-			out[0] = sigmoid(out[0]) - float64(data.Y[i])
-		} else {
-			softmax(out)
-			out[data.Y[i]]--
-		}
+		derive(s.Classes, data, i, out)
 		for c, r := range out {
 			r *= share
 			axpy(r, x, dw[c*d:c*d+d])
@@ -249,34 +283,52 @@ func (s Spec) gradient(params []float64, data dataset.Samples, rows []int, l2 fl
 	}
 }
 
-// Predict returns the probabilities of the classes, row-major with shape N x
-// Classes. They are numbers in [0, 1] whatever the finite parameters and rows
-// are. Params and data.X fit the spec, else it panics; data.Y is not read.
+// Predict returns what the model says of each row, row-major with shape N x
+// [Spec.Width]: the probabilities of the classes, numbers in [0, 1] whatever the
+// finite parameters and rows are; or the value of a numeric target, a finite
+// number. Params and data.X fit the spec, else it panics; data.Y and data.T are
+// not read.
 func (s Spec) Predict(params []float64, data dataset.Samples) []float64 {
-	p := make([]float64, data.N*s.Classes)
-	for i := range data.N {
-		s.predict(params, data.X[i*s.Inputs:], p[i*s.Classes:(i+1)*s.Classes])
-	}
-	return p
+	width := s.Width()
+	all := make([]float64, data.N*width)
+	s.predictEach(params, data, new(Scratch), func(i int, p []float64) { copy(all[i*width:], p) })
+	return all
 }
 
-// predict puts the probabilities of the classes for one row into p.
-func (s Spec) predict(params, x, p []float64) {
-	out := p[:s.outputs()]
-	s.scores(params, x, out)
-	for c, v := range out {
-		// Finite parameters may give scores that overflow, or NaN where
-		// the two infinities meet.
-		if v != v {
-			v = 0
+// predictEach calls do with what [Spec.Predict] says of each row, in order. P is
+// that of the next row thereafter.
+func (s Spec) predictEach(params []float64, data dataset.Samples, work *Scratch, do func(i int, p []float64)) {
+	p := sized(&work.prediction, s.Width())
+	s.scoreEach(params, data, work, func(i int, z []float64) {
+		for c, v := range z {
+			// Finite parameters may give scores that overflow, or NaN where
+			// the two infinities meet.
+			if v != v {
+				v = 0
+			}
+			p[c] = min(max(v, -math.MaxFloat64), math.MaxFloat64)
 		}
-		out[c] = min(max(v, -math.MaxFloat64), math.MaxFloat64)
+		switch {
+		case len(z) > 1:
+			softmax(p)
+		case s.Classes > 0:
+			p[1] = sigmoid(p[0])
+			p[0] = 1 - p[1]
+		}
+		do(i, p)
+	})
+}
+
+// scoreEach calls do with the scores of each row, in order. Z is do's to change.
+func (s Spec) scoreEach(params []float64, data dataset.Samples, work *Scratch, do func(i int, z []float64)) {
+	z := sized(&work.out, s.outputs())
+	if s.Kind == MLP {
+		work.network.scoreEach(s, params, data, z, do)
+		return
 	}
-	if s.Kind == Logistic {
-		p[1] = sigmoid(out[0])
-		p[0] = 1 - p[1]
-	} else {
-		softmax(out)
+	for i := range data.N {
+		s.scores(params, data.X[i*s.Inputs:], z)
+		do(i, z)
 	}
 }
 

@@ -59,7 +59,7 @@ func plain(s Spec, params []float64, data dataset.Samples, rate, l2 float64) []f
 	return next
 }
 
-var specs = []Spec{{Logistic, 7, 2}, {Softmax, 7, 2}, {Softmax, 5, 4}}
+var specs = []Spec{{Kind: Logistic, Inputs: 7, Classes: 2}, {Kind: Softmax, Inputs: 7, Classes: 2}, {Kind: Softmax, Inputs: 5, Classes: 4}}
 
 func TestTrainIsTheTextbook(t *testing.T) {
 	for _, s := range specs {
@@ -69,7 +69,7 @@ func TestTrainIsTheTextbook(t *testing.T) {
 		for range 200 {
 			want = plain(s, want, data, .3, .01)
 		}
-		got, err := s.Train(start, data, Training{Steps: 200, Rate: .3, L2: .01})
+		got, _, err := s.Train(start, data, Training{Steps: 200, Rate: .3, L2: .01})
 		if err != nil || !near(got, want, 1e-12) {
 			t.Errorf("%v: %v\n%v, want\n%v", s, err, got, want)
 		}
@@ -109,16 +109,16 @@ func TestConvergesToTheOptimum(t *testing.T) {
 		y                   []int
 		params, probability []float64 // of the first two rows
 	}{
-		{Spec{Logistic, 2, 2}, []int{0, 0, 1, 0, 1, 1, 1, 0, 1, 0, 0, 1},
+		{Spec{Kind: Logistic, Inputs: 2, Classes: 2}, []int{0, 0, 1, 0, 1, 1, 1, 0, 1, 0, 0, 1},
 			[]float64{.028518580423207908, -.299403839021863, -.12348314309206547},
 			[]float64{.415492224176, .584507775824, .626908393966, .373091606034}},
-		{Spec{Softmax, 2, 3}, []int{1, 2, 0, 1, 2, 1, 0, 1, 2, 0, 1, 1},
+		{Spec{Kind: Softmax, Inputs: 2, Classes: 3}, []int{1, 2, 0, 1, 2, 1, 0, 1, 2, 0, 1, 1},
 			[]float64{-.7570075209562203, -.15709850839542422, -.11486267572720558, -.3233668031223359, .8718701966834256, .48046531151776006,
 				-.13248057834280522, .5016937988700205, -.3692132205272133},
 			[]float64{.249182905892, .659771504382, .091045589726, .051405025577, .170232479771, .778362494652}},
 	} {
 		data := dataset.Samples{N: 12, D: 2, X: x, Y: c.y}
-		got, err := c.spec.Train(make([]float64, c.spec.Params()), data, Training{Steps: 2000, Rate: .5, L2: .1})
+		got, _, err := c.spec.Train(make([]float64, c.spec.Params()), data, Training{Steps: 2000, Rate: .5, L2: .1})
 		if err != nil || !near(got, c.params, 1e-8) {
 			t.Errorf("%v: %v, want %v (%v)", c.spec, got, c.params, err)
 		}
@@ -136,7 +136,7 @@ func TestSameBytesWhereverTheMemoryLies(t *testing.T) {
 		for offset := range 8 {
 			x := append(make([]float64, offset), data.X...)[offset:]
 			start := append(make([]float64, offset), from...)[offset:]
-			got, err := s.Train(start, dataset.Samples{N: data.N, D: data.D, X: x, Y: data.Y}, Training{Steps: 20, Rate: .1, Batch: 7})
+			got, _, err := s.Train(start, dataset.Samples{N: data.N, D: data.D, X: x, Y: data.Y}, Training{Steps: 20, Rate: .1, Batch: 7})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -154,7 +154,7 @@ func TestBatches(t *testing.T) {
 	// Row i is the i-th unit vector, so that its weight tells how often it
 	// was used.
 	const n = 10
-	s := Spec{Logistic, n, 2}
+	s := Spec{Kind: Logistic, Inputs: n, Classes: 2}
 	data := dataset.Samples{N: n, D: n, X: make([]float64, n*n), Y: make([]int, n)}
 	for i := range n {
 		data.X[i*n+i] = 1
@@ -162,7 +162,7 @@ func TestBatches(t *testing.T) {
 	start := make([]float64, s.Params())
 	used := func(steps, batch int, seed byte) (rows []int) {
 		t.Helper()
-		got, err := s.Train(start, data, Training{Steps: steps, Rate: 1e-9, Batch: batch, Seed: [32]byte{seed}})
+		got, _, err := s.Train(start, data, Training{Steps: steps, Rate: 1e-9, Batch: batch, Seed: [32]byte{seed}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,9 +196,9 @@ func TestBatches(t *testing.T) {
 	}
 
 	_, data = random(s, 30, 1, 1, 0)
-	whole, err1 := s.Train(start, data, Training{Steps: 5, Rate: 1})
+	whole, _, err1 := s.Train(start, data, Training{Steps: 5, Rate: 1})
 	for _, batch := range []int{30, 31} {
-		got, err2 := s.Train(start, data, Training{Steps: 5, Rate: 1, Batch: batch, Seed: [32]byte{4}})
+		got, _, err2 := s.Train(start, data, Training{Steps: 5, Rate: 1, Batch: batch, Seed: [32]byte{4}})
 		if err1 != nil || err2 != nil || !slices.Equal(got, whole) {
 			t.Errorf("a batch of %d is not the whole: %v %v", batch, err1, err2)
 		}
@@ -225,7 +225,7 @@ func TestShuffleIsFair(t *testing.T) {
 }
 
 func TestTrainRefuses(t *testing.T) {
-	s := Spec{Softmax, 2, 3}
+	s := Spec{Kind: Softmax, Inputs: 2, Classes: 3}
 	params := make([]float64, 9)
 	data := dataset.Samples{N: 2, D: 2, X: make([]float64, 4), Y: []int{0, 2}}
 	good := Training{Steps: 1, Rate: 1}
@@ -234,7 +234,7 @@ func TestTrainRefuses(t *testing.T) {
 		f(&t)
 		return t
 	}
-	if _, err := s.Train(params, data, good); err != nil {
+	if _, _, err := s.Train(params, data, good); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
@@ -262,22 +262,22 @@ func TestTrainRefuses(t *testing.T) {
 		"l2 NaN":         {s, params, data, with(func(t *Training) { t.L2 = math.NaN() })},
 		"l2 Inf":         {s, params, data, with(func(t *Training) { t.L2 = math.Inf(1) })},
 	} {
-		if got, err := c.spec.Train(c.params, c.data, c.training); err == nil {
+		if got, _, err := c.spec.Train(c.params, c.data, c.training); err == nil {
 			t.Errorf("%s: gave %v", name, got)
 		}
 	}
 }
 
 func TestDivergenceNamesTheStep(t *testing.T) {
-	s := Spec{Logistic, 1, 2}
+	s := Spec{Kind: Logistic, Inputs: 1, Classes: 2}
 	data := dataset.Samples{N: 1, D: 1, X: []float64{1}, Y: []int{1}}
 	// Each step multiplies the weight by 1 - 1e150: 1e150, 1e300, overflow.
-	_, err := s.Train([]float64{1, 0}, data, Training{Steps: 9, Rate: 1e150, L2: 1})
+	_, _, err := s.Train([]float64{1, 0}, data, Training{Steps: 9, Rate: 1e150, L2: 1})
 	if err == nil || !strings.Contains(err.Error(), "after step 3 of 9: lower the learning rate") {
 		t.Errorf("error %v", err)
 	}
 	data.X[0] = math.NaN()
-	if _, err := s.Train([]float64{1, 0}, data, Training{Steps: 9, Rate: 1}); err == nil || !strings.Contains(err.Error(), "after step 1 of 9") {
+	if _, _, err := s.Train([]float64{1, 0}, data, Training{Steps: 9, Rate: 1}); err == nil || !strings.Contains(err.Error(), "after step 1 of 9") {
 		t.Errorf("NaN in a row: error %v", err)
 	}
 }
@@ -289,20 +289,20 @@ func TestLossDoesNotOverflow(t *testing.T) {
 		y      int
 		want   float64
 	}{
-		{Spec{Logistic, 1, 2}, []float64{0, 1e4}, 0, 1e4},
-		{Spec{Logistic, 1, 2}, []float64{0, 1e4}, 1, 0},
-		{Spec{Logistic, 1, 2}, []float64{0, -1e4}, 1, 1e4},
-		{Spec{Logistic, 1, 2}, []float64{0, 0}, 1, math.Ln2},
-		{Spec{Softmax, 1, 3}, []float64{0, 0, 0, 1e4, 0, 0}, 0, 0},
-		{Spec{Softmax, 1, 3}, []float64{0, 0, 0, 1e4, 0, 0}, 2, 1e4},
-		{Spec{Softmax, 1, 3}, []float64{0, 0, 0, -1e4, -1e4, -1e4}, 2, math.Log(3)},
+		{Spec{Kind: Logistic, Inputs: 1, Classes: 2}, []float64{0, 1e4}, 0, 1e4},
+		{Spec{Kind: Logistic, Inputs: 1, Classes: 2}, []float64{0, 1e4}, 1, 0},
+		{Spec{Kind: Logistic, Inputs: 1, Classes: 2}, []float64{0, -1e4}, 1, 1e4},
+		{Spec{Kind: Logistic, Inputs: 1, Classes: 2}, []float64{0, 0}, 1, math.Ln2},
+		{Spec{Kind: Softmax, Inputs: 1, Classes: 3}, []float64{0, 0, 0, 1e4, 0, 0}, 0, 0},
+		{Spec{Kind: Softmax, Inputs: 1, Classes: 3}, []float64{0, 0, 0, 1e4, 0, 0}, 2, 1e4},
+		{Spec{Kind: Softmax, Inputs: 1, Classes: 3}, []float64{0, 0, 0, -1e4, -1e4, -1e4}, 2, math.Log(3)},
 	} {
 		got := c.spec.Loss(c.params, dataset.Samples{N: 1, D: 1, X: []float64{1}, Y: []int{c.y}}, 0)
 		if math.Abs(got-c.want) > 1e-12 {
 			t.Errorf("%v %v class %d: loss %v, want %v", c.spec, c.params, c.y, got, c.want)
 		}
 	}
-	s := Spec{Logistic, 2, 2}
+	s := Spec{Kind: Logistic, Inputs: 2, Classes: 2}
 	if got := s.Loss([]float64{3, 4, 5}, dataset.Samples{D: 2}, .5); got != .25*25 {
 		t.Errorf("without rows the loss is %v, want the penalty of the weights", got)
 	}
@@ -314,9 +314,9 @@ func TestPredictIsAlwaysAProbability(t *testing.T) {
 		rapid.SampledFrom([]float64{0, 1, -1, math.MaxFloat64, -math.MaxFloat64, 800, -800}),
 	)
 	rapid.Check(t, func(t *rapid.T) {
-		s := Spec{Softmax, 2, rapid.IntRange(2, 4).Draw(t, "classes")}
+		s := Spec{Kind: Softmax, Inputs: 2, Classes: rapid.IntRange(2, 4).Draw(t, "classes")}
 		if rapid.Bool().Draw(t, "logistic") {
-			s = Spec{Logistic, 2, 2}
+			s = Spec{Kind: Logistic, Inputs: 2, Classes: 2}
 		}
 		params := rapid.SliceOfN(huge, s.Params(), s.Params()).Draw(t, "params")
 		x := rapid.SliceOfN(huge, 2, 2).Draw(t, "x")
@@ -339,7 +339,7 @@ func TestStepDoesNotAllocate(t *testing.T) {
 		params := make([]float64, s.Params())
 		allocs := func(steps int) float64 {
 			return testing.AllocsPerRun(10, func() {
-				if _, err := s.Train(params, data, Training{Steps: steps, Rate: .1, Batch: 4}); err != nil {
+				if _, _, err := s.Train(params, data, Training{Steps: steps, Rate: .1, Batch: 4}); err != nil {
 					t.Fatal(err)
 				}
 			})
@@ -352,11 +352,11 @@ func TestStepDoesNotAllocate(t *testing.T) {
 
 // One step of a simulated node: 4 rows of 57 features.
 func BenchmarkStep(b *testing.B) {
-	for _, s := range []Spec{{Logistic, 57, 2}, {Softmax, 57, 3}} {
+	for _, s := range []Spec{{Kind: Logistic, Inputs: 57, Classes: 2}, {Kind: Softmax, Inputs: 57, Classes: 3}} {
 		_, data := random(s, 4, 1, .1, 0)
 		b.Run(fmt.Sprintf("%s-%d", s.Kind, s.Classes), func(b *testing.B) {
 			b.ReportAllocs()
-			if _, err := s.Train(make([]float64, s.Params()), data, Training{Steps: b.N, Rate: .01}); err != nil {
+			if _, _, err := s.Train(make([]float64, s.Params()), data, Training{Steps: b.N, Rate: .01}); err != nil {
 				b.Fatal(err)
 			}
 		})
