@@ -30,20 +30,6 @@ type Counts struct {
 	Errors *Errors `cbor:"errors,omitempty" json:"errors,omitempty"`
 }
 
-// Errors are exact sums over rows of a numeric target, in fixed point: a target
-// less the roster's mean, and a prediction less its target, in units of
-// Unit/2^14, each rounded to an integer of at most 2^21.
-type Errors struct {
-	Unit     float64 `cbor:"unit" json:"unit"`         // the roster's standard deviation of the target
-	Absolute uint64  `cbor:"absolute" json:"absolute"` // sum of |error|
-	Squared  uint64  `cbor:"squared" json:"squared"`   // sum of error²
-	Target   int64   `cbor:"target" json:"target"`
-	Spread   uint64  `cbor:"spread" json:"spread"` // sum of target²
-	// Histogram counts errors by size: 2,048 bins (Bins), packed as those of
-	// Counts. It is for intervals alone.
-	Histogram []byte `cbor:"histogram" json:"-"`
-}
-
 // scored returns the number of classes that have a pair of histograms, and the
 // first of them.
 func scored(classes int) (n, first int) {
@@ -53,9 +39,9 @@ func scored(classes int) (n, first int) {
 	return classes, 0
 }
 
-// Count runs the model over rows whose classes are known. The predicted class
-// is the most probable one, of equal ones the first. Params and data fit the
-// spec, else it panics.
+// Count runs the model over rows whose target is known: what a new [Tally] of
+// no groups and of the unit 1 counts. Params and data fit the spec, else it
+// panics.
 func (s Spec) Count(params []float64, data dataset.Samples) Counts {
 	t, _ := spare.Get().(*Tally)
 	if t == nil || !t.spec.Equal(s) {
@@ -73,33 +59,54 @@ var spare sync.Pool
 
 // Tally adds up what would be the [Counts] of one model after another.
 type Tally struct {
+	// Unit is the standard deviation by which a numeric target was scaled, 1
+	// in a new tally.
+	Unit float64
+
 	spec                 Spec
-	confusion            []uint64
+	confusion, groups    []uint64
 	positives, negatives []uint64
+	rows                 uint64
+	errors               Errors   // of a numeric target, all but Unit and Histogram
+	sizes                []uint64 // of errors, by bin
 	work                 Scratch
 }
 
 // NewTally returns an empty tally of models of a shape.
 func NewTally(s Spec) *Tally {
-	n, _ := scored(s.Classes)
-	return &Tally{
-		spec: s, confusion: make([]uint64, s.Classes*s.Classes),
-		positives: make([]uint64, n*Bins), negatives: make([]uint64, n*Bins),
+	t := &Tally{Unit: 1, spec: s, confusion: make([]uint64, s.Classes*s.Classes)}
+	if s.Classes == 0 {
+		t.sizes = make([]uint64, Bins)
+		return t
 	}
+	n, _ := scored(s.Classes)
+	t.positives, t.negatives = make([]uint64, n*Bins), make([]uint64, n*Bins)
+	return t
 }
 
-// Count adds what [Spec.Count] counts.
+// Groups makes an empty tally tell so many groups of a sensitive column apart.
+// Those of a numeric target are not.
+func (t *Tally) Groups(n int) { t.groups = make([]uint64, n*len(t.confusion)) }
+
+// Count adds the rows. The predicted class is the most probable one, of equal
+// ones the first.
 func (t *Tally) Count(params []float64, data dataset.Samples) {
 	s := t.spec
+	t.rows += uint64(data.N)
+	if s.Classes == 0 {
+		s.predictEach(params, data, &t.work, func(i int, p []float64) {
+			t.sizes[errorBin(t.errors.add(p[0], data.T[i]))]++
+		})
+		return
+	}
 	n, first := scored(s.Classes)
 	s.predictEach(params, data, &t.work, func(i int, p []float64) {
-		y, predicted := data.Y[i], 0
-		for c := range p {
-			if p[c] > p[predicted] {
-				predicted = c
-			}
+		y := data.Y[i]
+		cell := y*s.Classes + top(p)
+		t.confusion[cell]++
+		if len(t.groups) > 0 && data.G[i] >= 0 {
+			t.groups[data.G[i]*len(t.confusion)+cell]++
 		}
-		t.confusion[y*s.Classes+predicted]++
 		for h := range n {
 			at := h*Bins + bin(p[first+h])
 			if y == first+h {
@@ -111,38 +118,88 @@ func (t *Tally) Count(params []float64, data dataset.Samples) {
 	})
 }
 
-// Add adds the counts of another tally of the same shape.
+// top returns the index of the largest number, of equal ones the first.
+func top(p []float64) int {
+	best := 0
+	for c := range p {
+		if p[c] > p[best] {
+			best = c
+		}
+	}
+	return best
+}
+
+// Add adds the counts of another tally of the same shape, groups and unit.
 func (t *Tally) Add(other *Tally) {
 	for _, sum := range []struct{ to, of []uint64 }{
-		{t.confusion, other.confusion}, {t.positives, other.positives}, {t.negatives, other.negatives},
+		{t.confusion, other.confusion}, {t.groups, other.groups}, {t.sizes, other.sizes},
+		{t.positives, other.positives}, {t.negatives, other.negatives},
 	} {
 		for i, n := range sum.of {
 			sum.to[i] += n
 		}
 	}
+	t.rows += other.rows
+	t.errors.sum(other.errors)
 }
 
 // Reset makes the tally empty.
 func (t *Tally) Reset() {
 	clear(t.confusion)
+	clear(t.groups)
 	clear(t.positives)
 	clear(t.negatives)
+	clear(t.sizes)
+	t.rows, t.errors = 0, Errors{}
 }
 
 // Counts are those of all that was added.
 func (t *Tally) Counts() Counts {
-	c := Counts{Confusion: slices.Clone(t.confusion), Positives: pack(t.positives), Negatives: pack(t.negatives)}
-	for _, n := range t.confusion {
-		c.Rows += n
+	c := Counts{Rows: t.rows, Confusion: slices.Clone(t.confusion), Positives: pack(t.positives), Negatives: pack(t.negatives)}
+	if len(t.groups) > 0 {
+		c.Groups = slices.Clone(t.groups)
+	}
+	if t.spec.Classes == 0 {
+		e := t.errors
+		e.Unit, e.Histogram = t.Unit, pack(t.sizes)
+		c.Errors = &e
 	}
 	return c
 }
 
-// Check refuses counts that no model of so many classes can have given on any
-// rows. Counts of a peer pass it before they are summed.
-func (c Counts) Check(classes int) error {
+// Compare counts the rows whose class only the model, or only the old one, gets
+// right: both are 0 where the target is numeric. The two samples are the same
+// rows, as each of the models is to see them; the classes are those of data.
+func (s Spec) Compare(old Spec, oldParams, params []float64, oldData, data dataset.Samples) (better, worse uint64) {
+	if s.Classes == 0 {
+		return 0, 0
+	}
+	var work Scratch
+	right := make([]bool, data.N) // of the old model
+	old.predictEach(oldParams, oldData, &work, func(i int, p []float64) { right[i] = top(p) == data.Y[i] })
+	s.predictEach(params, data, &work, func(i int, p []float64) {
+		switch now := top(p) == data.Y[i]; {
+		case now && !right[i]:
+			better++
+		case right[i] && !now:
+			worse++
+		}
+	})
+	return better, worse
+}
+
+// Check refuses counts that no model of so many classes, 0 for a numeric target,
+// can have given on any rows of so many groups, 0 without a sensitive column.
+// Counts of a peer pass it before they are summed.
+func (c Counts) Check(classes, groups int) error {
+	if classes == 0 {
+		return c.checkErrors()
+	}
 	if classes < 2 || classes > MaxClasses {
 		return fmt.Errorf("counts of %d classes", classes)
+	}
+	if c.Errors != nil {
+		return fmt.Errorf("errors of a numeric target for %d classes", classes)
 	}
 	if len(c.Confusion) != classes*classes {
 		return fmt.Errorf("a confusion matrix of %d counts for %d classes", len(c.Confusion), classes)
@@ -158,6 +215,9 @@ func (c Counts) Check(classes int) error {
 	if rows != c.Rows {
 		return fmt.Errorf("the confusion matrix holds %d rows, not %d", rows, c.Rows)
 	}
+	if err := c.checkGroups(groups); err != nil {
+		return err
+	}
 	positives, err := totals(c.Positives, classes)
 	if err != nil {
 		return err
@@ -170,6 +230,34 @@ func (c Counts) Check(classes int) error {
 	for h := range positives {
 		if of := support[first+h]; positives[h] != of || negatives[h] != rows-of {
 			return fmt.Errorf("the histograms of class %d do not hold the rows of the confusion matrix", first+h)
+		}
+	}
+	return nil
+}
+
+func (c Counts) checkErrors() error {
+	switch {
+	case c.Errors == nil:
+		return errors.New("counts of a numeric target without its errors")
+	case len(c.Confusion)+len(c.Groups)+len(c.Positives)+len(c.Negatives) > 0:
+		return errors.New("counts of classes for a numeric target")
+	}
+	return c.Errors.check(c.Rows)
+}
+
+// checkGroups refuses groups' matrices that hold more rows of a cell than there
+// are: a row is of one group, or of none. The matrix of all rows was checked.
+func (c Counts) checkGroups(groups int) error {
+	k := len(c.Confusion)
+	if len(c.Groups)/k != groups || len(c.Groups)%k != 0 {
+		return fmt.Errorf("%d counts by group for %d groups", len(c.Groups), groups)
+	}
+	for cell, left := range c.Confusion {
+		for i := cell; i < len(c.Groups); i += k {
+			if c.Groups[i] > left {
+				return errors.New("the groups hold more rows than the confusion matrix")
+			}
+			left -= c.Groups[i]
 		}
 	}
 	return nil
@@ -189,39 +277,61 @@ func totals(packed []byte, classes int) ([]uint64, error) {
 	return sums, err
 }
 
-// Sum adds up counts of the same classes, exactly. It refuses those that do not
-// pass [Counts.Check], differ in their classes, or have more than 2^64-1 rows
-// together. The sum of none is the zero Counts, whose report has no rows.
+// shape returns the numbers of classes and groups of counts that have passed
+// [Counts.Check], and with which others cannot.
+func (c Counts) shape() (classes, groups int) {
+	if len(c.Confusion) == 0 {
+		return 0, 0
+	}
+	return int(math.Sqrt(float64(len(c.Confusion)))), len(c.Groups) / len(c.Confusion)
+}
+
+// Sum adds up counts of the same classes and groups, exactly. It refuses those
+// that do not pass [Counts.Check], differ in their shape or unit, or have too
+// many rows together. The sum of none is the zero Counts, whose report has no
+// rows.
 func Sum(parts []Counts) (Counts, error) {
 	if len(parts) == 0 {
 		return Counts{}, nil
 	}
-	classes := int(math.Sqrt(float64(len(parts[0].Confusion))))
-	var sum Counts
-	n, _ := scored(classes)
+	classes, groups := parts[0].shape()
+	var rows uint64
 	for i, c := range parts {
-		if err := c.Check(classes); err != nil {
+		if err := c.Check(classes, groups); err != nil {
 			return Counts{}, fmt.Errorf("sum: part %d: %w", i+1, err)
 		}
-		if !addTo(&sum.Rows, c.Rows) {
+		if !addTo(&rows, c.Rows) || classes == 0 && rows > maxValues {
 			return Counts{}, errors.New("sum: the number of rows overflows")
 		}
 	}
-	// Every other number is at most the rows, so nothing below overflows.
-	sum.Confusion = make([]uint64, classes*classes)
-	positives := make([]uint64, n*Bins)
-	negatives := make([]uint64, n*Bins)
-	for _, c := range parts {
+	// Every other number but sums of squares is bounded by the rows, so nothing
+	// below overflows.
+	sum := NewTally(Spec{Classes: classes})
+	sum.Groups(groups)
+	sum.rows = rows
+	for i, c := range parts {
+		if e := c.Errors; e != nil {
+			if i > 0 && e.Unit != sum.Unit {
+				return Counts{}, fmt.Errorf("sum: part %d: errors in units of %g and %g", i+1, e.Unit, sum.Unit)
+			}
+			sum.Unit = e.Unit
+			sum.errors.sum(*e)
+			if err := unpack(e.Histogram, Bins, func(i int, n uint64) { sum.sizes[i] += n }); err != nil {
+				return Counts{}, err // not after Check
+			}
+		}
 		for i, n := range c.Confusion {
-			sum.Confusion[i] += n
+			sum.confusion[i] += n
+		}
+		for i, n := range c.Groups {
+			sum.groups[i] += n
 		}
 		if err := errors.Join(
-			unpack(c.Positives, len(positives), func(i int, n uint64) { positives[i] += n }),
-			unpack(c.Negatives, len(negatives), func(i int, n uint64) { negatives[i] += n }),
+			unpack(c.Positives, len(sum.positives), func(i int, n uint64) { sum.positives[i] += n }),
+			unpack(c.Negatives, len(sum.negatives), func(i int, n uint64) { sum.negatives[i] += n }),
 		); err != nil {
 			return Counts{}, err // not after Check
 		}
 	}
-	sum.Positives, sum.Negatives = pack(positives), pack(negatives)
-	return sum, nil
+	return sum.Counts(), nil
 }

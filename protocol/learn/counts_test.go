@@ -103,7 +103,7 @@ func TestReportIsScikitLearns(t *testing.T) {
 		},
 	} {
 		counts := tally(len(c.labels), c.y, c.p)
-		if err := counts.Check(len(c.labels)); err != nil {
+		if err := counts.Check(len(c.labels), 0); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if !slices.Equal(counts.Confusion, c.confusion) {
@@ -257,7 +257,7 @@ func TestSum(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Check(classes); err != nil {
+			if err := s.Check(classes, 0); err != nil {
 				t.Fatal(err)
 			}
 			return s
@@ -306,7 +306,7 @@ func TestSumRefuses(t *testing.T) {
 
 func TestCheckRefuses(t *testing.T) {
 	good := func() Counts { return tally(2, []int{0, 1, 1}, binary2(.1, .9, .2)) }
-	if err := good().Check(2); err != nil {
+	if err := good().Check(2, 0); err != nil {
 		t.Fatal(err)
 	}
 	const most = math.MaxUint64
@@ -333,18 +333,18 @@ func TestCheckRefuses(t *testing.T) {
 	} {
 		counts := good()
 		c.change(&counts)
-		if err := counts.Check(2); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := counts.Check(2, 0); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want one with %q", name, err, c.want)
 		}
 	}
 	for _, classes := range []int{-1, 0, 1, 3, MaxClasses + 1, math.MaxInt} {
-		if err := good().Check(classes); err == nil {
+		if err := good().Check(classes, 0); err == nil {
 			t.Errorf("two classes passed for %d", classes)
 		}
 	}
 	three := tally(3, []int{0, 1}, []float64{1, 0, 0, 0, 1, 0})
 	three.Positives = pack([]uint64{2: 2}) // of class 0, one for each class
-	if err := three.Check(3); err == nil {
+	if err := three.Check(3, 0); err == nil {
 		t.Error("a positive in the histogram of another class passed")
 	}
 }
@@ -388,7 +388,7 @@ func FuzzCounts(f *testing.F) {
 		for _, n := range c.Confusion {
 			c.Rows += n
 		}
-		if c.Check(k) != nil {
+		if c.Check(k, 0) != nil {
 			return
 		}
 		sum, err := Sum([]Counts{c})

@@ -85,11 +85,11 @@ func (r *runs) next() {
 
 // take returns the count at an index, which is not after the current one, and
 // goes on to the next.
-func (r *runs) take(at int) float64 {
+func (r *runs) take(at int) uint64 {
 	if r.at != at {
 		return 0
 	}
-	n := float64(r.n)
+	n := r.n
 	r.next()
 	return n
 }

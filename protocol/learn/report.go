@@ -1,5 +1,7 @@
 package learn
 
+import "slices"
+
 // Report is what counts say of a model, in the terms of scikit-learn's
 // classification_report with zero_division=0: a quotient whose divisor is 0
 // is 0. Nothing in it is NaN.
@@ -28,7 +30,7 @@ type Report struct {
 
 	// Details, which [Counts.Detailed] adds.
 	Intervals   *Intervals       `json:"intervals,omitempty"`
-	Calibration []CalibrationBin `json:"calibration,omitempty"` // of the positive class of two
+	Calibration []CalibrationBin `json:"calibration,omitempty"` // of the positive class of two; the tenths that have rows
 	// CalibrationError is the mean distance of predicted from observed over the
 	// bins, weighted by their rows.
 	CalibrationError *float64   `json:"calibration_error,omitempty"`
@@ -38,7 +40,15 @@ type Report struct {
 
 // Intervals are those that hold 95 % of what the metrics come to on rows drawn
 // anew, with replacement, from the rows counted (Efron's percentile bootstrap,
-// 1,000 draws); null where a metric is.
+// 1,000 draws); null where a metric is, and of a numeric target also where there
+// is one row.
+//
+// So that intervals of few rows are as wide as they should be, rows of classes
+// are drawn from one row more than were counted, half of it right and half of it
+// wrong; and those of a numeric target, as they are, are widened as Student's t
+// is. R² is that over the counted rows' own variance of the target. Of more than
+// two classes only one score at a time is counted, so that their areas are drawn
+// as if they were of different rows.
 type Intervals struct {
 	Accuracy *Interval `json:"accuracy"`
 	F1       *Interval `json:"f1"`
@@ -118,14 +128,13 @@ type Average struct {
 	Support   uint64  `json:"support"`
 }
 
-// Report computes the metrics. Classes are the labels by index; positive is the
-// label of which F1 is, where there are two. Counts that do not pass
-// [Counts.Check] for these classes have no rows to report.
+// Report computes the metrics. Classes are the labels by index, none for a
+// numeric target; positive is the label of which F1 is, where there are two.
+// Counts that do not pass [Counts.Check] for these classes have no rows to
+// report.
 func (c Counts) Report(classes []string, positive string) Report {
 	k := len(classes)
-	if c.Check(k) != nil {
-		c = Counts{Confusion: make([]uint64, k*k)}
-	}
+	c = c.sound(k)
 	r := Report{Rows: c.Rows, Classes: make([]ClassReport, k), Confusion: make([][]uint64, k)}
 	predicted := make([]uint64, k)
 	for i := range k {
@@ -159,6 +168,11 @@ func (c Counts) Report(classes []string, positive string) Report {
 	if c.Rows == 0 {
 		return r
 	}
+	if c.Errors != nil {
+		mae, rmse, r2 := c.Errors.report(c.Rows)
+		r.MAE, r.RMSE, r.R2 = &mae, &rmse, r2
+		return r
+	}
 
 	r.Accuracy = &accuracy
 	f1 := r.Macro.F1
@@ -170,6 +184,38 @@ func (c Counts) Report(classes []string, positive string) Report {
 	r.F1 = &f1
 	r.ROCAUC = c.rocAUC(k)
 	return r
+}
+
+// Detailed is [Counts.Report] with all details. Sensitive is the column whose
+// groups, by index, were counted; both are empty where there is none. It draws
+// rows anew a thousand times: it takes milliseconds, and gives the same at
+// everybody who has the same counts.
+func (c Counts) Detailed(classes []string, positive, sensitive string, groups []string) Report {
+	k := len(classes)
+	c = c.sound(k)
+	r := c.Report(classes, positive)
+	r.Intervals = c.intervals(r, positive)
+	if at := slices.Index(classes, positive); k == 2 && at >= 0 {
+		scores := c.scores(at)
+		r.Calibration, r.CalibrationError = scores.calibration()
+		r.ROC = scores.roc()
+	}
+	if sensitive != "" {
+		r.Fairness = c.fairness(classes, positive, sensitive, groups)
+	}
+	return r
+}
+
+// sound returns the counts, or empty ones if they do not pass [Counts.Check].
+func (c Counts) sound(classes int) Counts {
+	groups := 0
+	if len(c.Confusion) > 0 {
+		groups = len(c.Groups) / len(c.Confusion)
+	}
+	if c.Check(classes, groups) != nil {
+		return Counts{Confusion: make([]uint64, classes*classes)}
+	}
+	return c
 }
 
 // add adds a class's metrics by a weight. The conversions keep products from
@@ -218,7 +264,7 @@ func area(positives, negatives *runs, end int) (a float64, ok bool) {
 		if at >= end {
 			break
 		}
-		p, n := positives.take(at), negatives.take(at)
+		p, n := float64(positives.take(at)), float64(negatives.take(at))
 		won += float64(p * (below + n/2))
 		below += n
 		all += p
