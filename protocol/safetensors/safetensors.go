@@ -91,8 +91,8 @@ func (l Limits) within() Limits {
 
 // Marshal returns the encoding of the tensors, whatever their order, and of
 // the metadata: F64 before F32, then by name, as the reference writer does,
-// and metadata sorted by key. Nil metadata is left out. It refuses what
-// [Unmarshal] would refuse.
+// and metadata sorted by key, which the reference writer leaves to chance. Nil
+// metadata is left out. It refuses what [Unmarshal] would refuse.
 func Marshal(tensors []Tensor, metadata map[string]string) ([]byte, error) {
 	sorted, b, err := encodeHeader(tensors, metadata)
 	if err != nil {

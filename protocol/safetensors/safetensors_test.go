@@ -64,6 +64,40 @@ func TestReferenceBytes(t *testing.T) {
 	}
 }
 
+// The header that the same writer gives the tensors of a perceptron of more than
+// ten layers, by
+//
+//	save({"half": float32 1 x 2, "layers.10.weight": float64 1 x 1, "layers.10.bias": float64 1, "layers.2...": as layer 10})
+//
+// Names are in the order of their bytes, not of the numbers in them, behind their
+// types: of 8 bytes, then of 4.
+const layersHeader = `{"layers.10.bias":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},` +
+	`"layers.10.weight":{"dtype":"F64","shape":[1,1],"data_offsets":[8,16]},` +
+	`"layers.2.bias":{"dtype":"F64","shape":[1],"data_offsets":[16,24]},` +
+	`"layers.2.weight":{"dtype":"F64","shape":[1,1],"data_offsets":[24,32]},` +
+	`"half":{"dtype":"F32","shape":[1,2],"data_offsets":[32,40]}}`
+
+func TestReferenceOrder(t *testing.T) {
+	got, err := Marshal([]Tensor{
+		{Name: "half", DType: F32, Shape: []int{1, 2}, F32: []float32{.25, -1}},
+		{Name: "layers.2.weight", DType: F64, Shape: []int{1, 1}, F64: []float64{2.5}},
+		{Name: "layers.2.bias", DType: F64, Shape: []int{1}, F64: []float64{-2}},
+		{Name: "layers.10.weight", DType: F64, Shape: []int{1, 1}, F64: []float64{10.5}},
+		{Name: "layers.10.bias", DType: F64, Shape: []int{1}, F64: []float64{-10}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const data = "00000000000024c0" + "0000000000002540" + "00000000000000c0" + "0000000000000440" + "0000803e" + "000080bf"
+	raw, err := hex.DecodeString(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := append(file(layersHeader), raw...); !bytes.Equal(got, want) {
+		t.Fatalf("wrote\n%q, the reference writes\n%q", got, want)
+	}
+}
+
 // file is a file of a header and data.
 func file(header string, data ...float64) []byte {
 	b := binary.LittleEndian.AppendUint64(nil, uint64(len(header)))
