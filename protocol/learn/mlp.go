@@ -201,8 +201,9 @@ func (n *network) gradient(data *dataset.Samples, rows []int, l2 float64, pause 
 	return nil
 }
 
-// train is [Spec.Train] for arguments that were checked.
-func (n *network) train(s Spec, params []float64, data dataset.Samples, t Training, order *[]int) ([]float64, int, error) {
+// train is [Spec.Train] for arguments that were checked. Pause is called within
+// long steps, if it is not nil.
+func (n *network) train(s Spec, params []float64, data dataset.Samples, t Training, order *[]int, pause func() error) ([]float64, int, error) {
 	batch := data.N
 	if t.Batch > 0 {
 		batch = min(batch, t.Batch)
@@ -218,7 +219,7 @@ func (n *network) train(s Spec, params []float64, data dataset.Samples, t Traini
 	}
 	d := newDescent(t, narrow(&n.start, params), n.shift, &n.moments)
 	steps, err := walk(data.N, t, order, func(rows []int) (finite bool, err error) {
-		if err := n.gradient(&data, rows, t.L2, t.Progress); err != nil {
+		if err := n.gradient(&data, rows, t.L2, pause); err != nil {
 			return false, err
 		}
 		return d.step(n.params, n.grad), nil
@@ -244,21 +245,26 @@ func (n *network) gradientOf(s Spec, params []float64, data dataset.Samples, l2 
 func (n *network) scoreEach(s Spec, params []float64, data dataset.Samples, z []float64, do func(i int, z []float64)) {
 	n.open(s, data.N)
 	narrow(&n.params, params)
-	n.blocks(data, func(from, size int) {
+	n.blocks(data, func(from, size int) error { // which nothing ends
 		scores := n.units[len(n.layers)-1]
 		for k := range size {
 			widen(z, scores[k*len(z):(k+1)*len(z)])
 			do(from+k, z)
 		}
+		return nil
 	})
 }
 
-// blocks calls do after it has computed the layers for each block of rows.
-func (n *network) blocks(data dataset.Samples, do func(from, size int)) {
+// blocks calls do after it has computed the layers for each block of rows. An
+// error of do ends it.
+func (n *network) blocks(data dataset.Samples, do func(from, size int) error) error {
 	for from := 0; from < data.N; from += n.block {
 		size := min(n.block, data.N-from)
 		n.pick(&data, nil, from, size)
 		n.forward(size)
-		do(from, size)
+		if err := do(from, size); err != nil {
+			return err
+		}
 	}
+	return nil
 }

@@ -76,12 +76,24 @@ func (t Training) check(params int) error {
 
 // check refuses parameters and rows that do not fit the model.
 func (s Spec) check(params []float64, data dataset.Samples) error {
+	if err := s.checkRows(data); err != nil {
+		return err
+	}
+	if len(params) != s.Params() {
+		return fmt.Errorf("%d parameters for a model of %d", len(params), s.Params())
+	}
+	if !allFinite(params) {
+		return errNotFinite
+	}
+	return nil
+}
+
+// checkRows refuses a spec that is no model, and rows that do not fit it.
+func (s Spec) checkRows(data dataset.Samples) error {
 	if err := s.Check(); err != nil {
 		return err
 	}
 	switch {
-	case len(params) != s.Params():
-		return fmt.Errorf("%d parameters for a model of %d", len(params), s.Params())
 	case data.D != s.Inputs:
 		return fmt.Errorf("rows of %d numbers for a model of %d inputs", data.D, s.Inputs)
 	case data.N < 1:
@@ -97,9 +109,6 @@ func (s Spec) check(params []float64, data dataset.Samples) error {
 				return fmt.Errorf("class %d for a model of %d classes", y, s.Classes)
 			}
 		}
-	}
-	if !allFinite(params) {
-		return errNotFinite
 	}
 	return nil
 }
@@ -119,7 +128,7 @@ func (s Spec) Train(params []float64, data dataset.Samples, t Training) (out []f
 		work = new(Scratch)
 	}
 	if s.Kind == MLP {
-		return work.network.train(s, params, data, t, &work.order)
+		return work.network.train(s, params, data, t, &work.order, t.Progress)
 	}
 	out = slices.Clone(params)
 	grad, z := sized(&work.grad, len(params)), sized(&work.out, s.outputs())
@@ -301,12 +310,7 @@ func (s Spec) predictEach(params []float64, data dataset.Samples, work *Scratch,
 	p := sized(&work.prediction, s.Width())
 	s.scoreEach(params, data, work, func(i int, z []float64) {
 		for c, v := range z {
-			// Finite parameters may give scores that overflow, or NaN where
-			// the two infinities meet.
-			if v != v {
-				v = 0
-			}
-			p[c] = min(max(v, -math.MaxFloat64), math.MaxFloat64)
+			p[c] = bounded(v)
 		}
 		switch {
 		case len(z) > 1:
@@ -317,6 +321,15 @@ func (s Spec) predictEach(params []float64, data dataset.Samples, work *Scratch,
 		}
 		do(i, p)
 	})
+}
+
+// bounded returns a score that is finite: finite parameters may give one that
+// overflows, or NaN where the two infinities meet.
+func bounded(score float64) float64 {
+	if score != score {
+		return 0
+	}
+	return min(max(score, -math.MaxFloat64), math.MaxFloat64)
 }
 
 // scoreEach calls do with the scores of each row, in order. Z is do's to change.
