@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -15,6 +14,8 @@ import (
 const (
 	minPublished   = 10    // no count below it is published, and no level of fewer rows
 	minPercentiles = 1_000 // rows from which percentiles are published
+	minDeciles     = 100   // rows with a value from which deciles are published
+	minCounts      = 100   // rows from which counts of levels are published
 	maxTextLevels  = 64    // a text column of more is left out unless declared
 	maxClasses     = 20    // a numeric target of more values is not taken for classes
 	maxExamples    = 3     // cells that a hint quotes
@@ -24,7 +25,6 @@ const (
 // Reasons for which [Clean] drops rows, in the order of its steps.
 const (
 	DropTarget    = "missing target"
-	DropFeature   = "missing feature"
 	DropSplit     = "missing split"
 	DropDuplicate = "duplicate row"
 )
@@ -50,10 +50,11 @@ type column struct {
 // Clean turns a file's table into rows fit for learning and a manifest fit for
 // publishing. It leaves out ignored and empty columns and undeclared text of
 // more than 64 levels; takes a column for numeric when every cell is a decimal
-// number, and the target for categorical when it has at most 20 values; then
-// drops the rows without a target, those without a feature or split, and exact
-// duplicates over the columns that are left. Errors are for the owner and may
-// quote cells.
+// number, and the target for categorical when it has at most 20 values, unless
+// the options say otherwise; then drops the rows without a target or split, and
+// exact duplicates over the columns that are left. Missing cells of features stay
+// as they are: what becomes of them is said by a task. Errors are for the owner
+// and may quote cells.
 func Clean(t Table, o Options) (Cleaned, error) {
 	if err := o.check(t); err != nil {
 		return Cleaned{}, err
@@ -63,16 +64,14 @@ func Clean(t Table, o Options) (Cleaned, error) {
 		return Cleaned{}, err
 	}
 	kept, dropped := sift(columns, len(t.Rows))
-	gaps := gapsOf(columns, len(t.Rows))
 	if len(kept) == 0 {
-		return Cleaned{}, errNoRow(columns, gaps)
+		return Cleaned{}, errNoRow(columns, len(t.Rows))
+	}
+	if columns = filled(columns, kept, leftOut); !slices.ContainsFunc(columns, func(c *column) bool { return c.role == Feature }) {
+		return Cleaned{}, fmt.Errorf("every feature column is empty in the %s rows that have a target; fill cells in", thousands(len(kept)))
 	}
 
-	c := Cleaned{Table: tableOf(columns, kept), Read: len(t.Rows), Dropped: dropped, LeftOut: leftOut}
-	if hint := gaps.advice(); hint != "" {
-		c.Hints = append(c.Hints, hint)
-	}
-	c.Hints = append(c.Hints, hints...)
+	c := Cleaned{Table: tableOf(columns, kept), Read: len(t.Rows), Dropped: dropped, LeftOut: leftOut, Hints: hints}
 	m := Manifest{
 		Name: o.Name, Description: o.Description, Domain: o.Domain, Licence: o.Licence,
 		Target: o.Target, Positive: canonical(o.Positive),
@@ -81,7 +80,7 @@ func Clean(t Table, o Options) (Cleaned, error) {
 	if len(kept) < minPublished {
 		m.Rows = 0
 	}
-	for _, reason := range []string{DropTarget, DropFeature, DropSplit, DropDuplicate} {
+	for _, reason := range []string{DropTarget, DropSplit, DropDuplicate} {
 		if n := dropped[reason]; n >= minPublished {
 			m.Dropped = append(m.Dropped, Drop{Reason: reason, Rows: uint64(n)})
 		} else if n > 0 {
@@ -98,9 +97,21 @@ func Clean(t Table, o Options) (Cleaned, error) {
 			c.Hints = append(c.Hints, hint)
 		}
 	}
+	if hint := gaps(columns, c.Table.Rows, m); hint != "" {
+		c.Hints = append(c.Hints, hint)
+	}
 	body, err := record.Encode(m)
 	if err != nil {
 		return Cleaned{}, err
+	}
+	if len(body) > maxManifest { // most of it may be what a task can do without
+		for i := range m.Columns {
+			m.Columns[i].Deciles, m.Columns[i].Counts = nil, nil
+		}
+		if body, err = record.Encode(m); err != nil {
+			return Cleaned{}, err
+		}
+		c.Hints = append(c.Hints, fmt.Sprintf("the %d columns are too many to publish deciles and counts of levels: a task cannot fill missing cells with a median or level, nor new rows be compared with these", len(m.Columns)))
 	}
 	if len(body) > maxManifest {
 		return Cleaned{}, fmt.Errorf("the description of the %d columns takes %s bytes, at most %s are allowed; leave columns out with --ignore",
@@ -148,17 +159,13 @@ func (o Options) check(t Table) error {
 	if o.Target == "" {
 		return fmt.Errorf("no target column is named; give one of %s with --target", listed(t.Columns))
 	}
-	declared := make([]string, 0, len(o.Levels))
-	for name := range o.Levels {
-		declared = append(declared, name)
-	}
-	slices.Sort(declared)
+	declared, measured := sortedKeys(o.Levels), sortedKeys(o.Units)
 	for _, use := range []struct {
 		flag  string
 		names []string
 	}{
 		{"--target", []string{o.Target}}, {"--split", []string{o.Split}}, {"--ignore", o.Ignore},
-		{"--categorical", o.Categorical}, {"--levels", declared},
+		{"--categorical", o.Categorical}, {"--levels", declared}, {"--numeric", o.Numeric}, {"--unit", measured},
 	} {
 		for _, name := range use.names {
 			if name == "" && use.flag == "--split" {
@@ -178,10 +185,49 @@ func (o Options) check(t Table) error {
 	if o.Split == o.Target {
 		return fmt.Errorf("column %q cannot be both target and split", o.Target)
 	}
-	if o.Split != "" && (slices.Contains(o.Categorical, o.Split) || o.Levels[o.Split] != nil) {
-		return fmt.Errorf("column %q is the split, which holds train or test; --categorical and --levels are for others", o.Split)
+	if _, of := o.kind(o.Split); of != "" {
+		return fmt.Errorf("column %q is the split, which holds train or test; %s is for others", o.Split, of)
+	}
+	for _, name := range slices.Concat(o.Numeric, measured) {
+		if kind, of := o.kind(name); kind == Categorical {
+			return fmt.Errorf("column %q is categorical by %s, and numeric by --numeric or --unit; name it once", name, of)
+		}
+	}
+	for _, name := range measured {
+		if err := checkTitle(fmt.Sprintf("the unit of column %q", name), o.Units[name], 1, maxTitle); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// kind is what the owner says that a column is, and by which option; "" where
+// nothing is said.
+func (o Options) kind(name string) (kind ColumnKind, by string) {
+	switch {
+	case name == "":
+		return "", ""
+	case slices.Contains(o.Categorical, name):
+		return Categorical, "--categorical"
+	case o.Levels[name] != nil:
+		return Categorical, "--levels"
+	case name == o.Target && o.Positive != "":
+		return Categorical, "--positive"
+	case slices.Contains(o.Numeric, name):
+		return Numeric, "--numeric"
+	case o.Units[name] != "":
+		return Numeric, "--unit"
+	}
+	return "", ""
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // choose reads the columns that are used, in the file's order, and says why the
@@ -218,9 +264,15 @@ func choose(t Table, o Options) (used []*column, leftOut map[string]string, hint
 				continue
 			}
 		}
-		declared := slices.Contains(o.Categorical, name) || o.Levels[name] != nil || c.role == Target && o.Positive != ""
+		declared, by := o.kind(name)
 		c.kind = Categorical
-		if !declared && (c.role == Feature || len(c.counts) > maxClasses) {
+		switch {
+		case declared == Numeric && c.odd > 0:
+			return nil, nil, nil, fmt.Errorf("column %q is numeric by %s, but %s of its %s cells are not numbers (%s); correct or empty them",
+				name, by, thousands(c.odd), thousands(len(c.cells)-c.missing), c.oddCells())
+		case declared == Numeric:
+			c.kind = Numeric
+		case declared == "" && (c.role == Feature || len(c.counts) > maxClasses):
 			if c.odd == 0 {
 				c.kind = Numeric
 			} else if hint := c.nearlyNumeric(); hint != "" {
@@ -228,7 +280,7 @@ func choose(t Table, o Options) (used []*column, leftOut map[string]string, hint
 			}
 		}
 		if c.kind == Categorical && len(c.counts) > maxTextLevels {
-			if !declared && c.role == Feature {
+			if declared == "" && c.role == Feature {
 				leftOut[name] = fmt.Sprintf("text of more than %d levels", maxTextLevels)
 				continue
 			}
@@ -281,16 +333,21 @@ func (c *column) nearlyNumeric() string {
 	if 10*c.odd > filled {
 		return ""
 	}
-	cells := make([]string, len(c.oddOnes))
-	for i, cell := range c.oddOnes {
-		cells[i] = fmt.Sprintf("%.40s", cell)
-	}
 	becomes := "categorical"
 	if c.role == Feature && len(c.counts) > maxTextLevels {
 		becomes = "text and is left out"
 	}
 	return fmt.Sprintf("column %s: %s of %s cells are not numbers (%s), so it counts as %s; correct or empty them if it is meant to be numeric",
-		c.name, thousands(c.odd), thousands(filled), strings.Join(cells, ", "), becomes)
+		c.name, thousands(c.odd), thousands(filled), c.oddCells(), becomes)
+}
+
+// oddCells quotes a few cells that are not numbers.
+func (c *column) oddCells() string {
+	cells := make([]string, len(c.oddOnes))
+	for i, cell := range c.oddOnes {
+		cells[i] = fmt.Sprintf("%.40s", cell)
+	}
+	return strings.Join(cells, ", ")
 }
 
 // readSplit turns the cells of a split column into train, test and missing.
@@ -319,8 +376,12 @@ func sift(columns []*column, rows int) (kept []int, dropped map[string]int) {
 		key = key[:0]
 		for _, c := range columns {
 			key = appendCell(key, c.cells[r])
-			if c.cells[r] == "" && (reason == "" || c.role == Target || c.role == Feature && reason == DropSplit) {
-				reason = map[Role]string{Target: DropTarget, Feature: DropFeature, Split: DropSplit}[c.role]
+			switch {
+			case c.cells[r] != "" || c.role == Feature:
+			case c.role == Target:
+				reason = DropTarget
+			case reason == "":
+				reason = DropSplit
 			}
 		}
 		if reason == "" {
@@ -362,79 +423,73 @@ func tableOf(columns []*column, kept []int) Table {
 	return t
 }
 
-// gaps tells what empty cells cost.
-type gaps struct {
-	rows, full int       // rows read; those without a gap
-	worst      []*column // features to ignore, those with most gaps first
-	without    int       // rows without a gap when the worst are ignored
+// filled returns the columns without features that are empty in all the rows that
+// are kept, of which it says so.
+func filled(columns []*column, kept []int, leftOut map[string]string) []*column {
+	return slices.DeleteFunc(columns, func(c *column) bool {
+		if c.role != Feature || slices.ContainsFunc(kept, func(r int) bool { return c.cells[r] != "" }) {
+			return false
+		}
+		leftOut[c.name] = "empty"
+		return true
+	})
 }
 
-// gapsOf names the features that are empty in more than a fifth of the rows,
-// and, where no row is without a gap, as many more as it takes to have one.
-func gapsOf(columns []*column, rows int) gaps {
-	g := gaps{rows: rows}
-	holes := make([]int, rows) // empty cells of each row
-	fill := func(c *column, by int) (full int) {
-		for r, cell := range c.cells {
+// gaps names the features that are missing in more than a fifth of the rows and
+// says what a task can do, or returns "". Where no row has every feature, it
+// names all that are missing anywhere.
+func gaps(columns []*column, rows [][]string, m Manifest) string {
+	missing, full := make([]int, len(columns)), 0
+	for _, row := range rows {
+		whole := true
+		for j, cell := range row {
 			if cell == "" {
-				holes[r] += by
-			}
-			if holes[r] == 0 {
-				full++
+				missing[j]++
+				whole = false
 			}
 		}
-		return full
-	}
-	var gappy []*column
-	for _, c := range columns {
-		g.full = fill(c, 1)
-		if c.role == Feature && c.missing > 0 {
-			gappy = append(gappy, c)
+		if whole {
+			full++
 		}
 	}
-	slices.SortStableFunc(gappy, func(a, b *column) int { return b.missing - a.missing })
-	g.without = g.full
-	for _, c := range gappy {
-		if 5*c.missing <= rows && g.without > 0 {
-			break
+	var empty []string
+	example := ""
+	for j, c := range columns {
+		if missing[j] == 0 || 5*missing[j] <= len(rows) && full > 0 {
+			continue
 		}
-		g.worst = append(g.worst, c)
-		g.without = fill(c, -1)
+		empty = append(empty, fmt.Sprintf("%s is empty in %s of %s rows", c.name, thousands(missing[j]), thousands(len(rows))))
+		if example == "" {
+			fill := "fill missing"
+			switch p := m.Columns[j]; {
+			case len(p.Deciles) > 0:
+				fill = "median"
+			case len(p.Statistics) > 0:
+				fill = "mean"
+			case p.Kind == Numeric:
+				fill = "fill 0"
+			}
+			example = fmt.Sprintf("'%s|%s|indicator'", c.name, fill)
+		}
 	}
-	return g
-}
-
-// advice says what to ignore, or "" where that saves no row.
-func (g gaps) advice() string {
-	if g.without == g.full {
+	switch len(empty) {
+	case 0:
 		return ""
+	case 1:
+		return fmt.Sprintf("%s: a task that uses it leaves these rows out, or fills them, as with %s", empty[0], example)
 	}
-	var empty, names []string
-	for _, c := range g.worst {
-		empty = append(empty, c.emptiness(g.rows))
-		names = append(names, c.name)
-	}
-	return fmt.Sprintf("%s; --ignore %s keeps %s rows instead of %s",
-		listed(empty), strings.Join(names, ","), thousands(g.without), thousands(g.full))
-}
-
-func (c *column) emptiness(rows int) string {
-	return fmt.Sprintf("%s is empty in %s of %s rows", c.name, thousands(c.missing), thousands(rows))
+	return fmt.Sprintf("%s: a task that uses every column is left with %s rows, unless it fills such cells, as with %s", listed(empty), thousands(full), example)
 }
 
 // errNoRow explains why every row was dropped.
-func errNoRow(columns []*column, g gaps) error {
-	advice := g.advice()
-	if advice == "" { // then the target, or the split, is never there where the features are
-		var empty []string
-		for _, c := range columns {
-			if c.missing > 0 {
-				empty = append(empty, c.emptiness(g.rows))
-			}
+func errNoRow(columns []*column, rows int) error {
+	var empty []string
+	for _, c := range columns {
+		if c.missing > 0 && c.role != Feature {
+			empty = append(empty, fmt.Sprintf("%s is empty in %s of %s rows", c.name, thousands(c.missing), thousands(rows)))
 		}
-		advice = listed(empty) + "; fill cells in, or leave columns out with --ignore COL"
 	}
-	return errors.New("no row has every cell that is used: " + advice)
+	return errors.New("no row has both a target and a split: " + listed(empty) + "; fill cells in, or leave out --split")
 }
 
 // recipe tells the cleaning steps without naming a column that is left out.
@@ -450,106 +505,8 @@ func recipe(o Options) []string {
 		steps = append(steps, "take the numbers of declared columns for codes")
 	}
 	steps = append(steps, "drop rows with a "+DropTarget)
-	if o.Split == "" {
-		steps = append(steps, "drop rows with a "+DropFeature)
-	} else {
-		steps = append(steps, "drop rows with a "+DropFeature+" or a "+DropSplit)
+	if o.Split != "" {
+		steps = append(steps, "drop rows with a "+DropSplit)
 	}
 	return append(steps, "drop exact duplicates over the columns listed")
-}
-
-// publish says of column at of the kept rows what others may know, and hints
-// at what they may not.
-func publish(c *column, at int, rows [][]string, o Options) (Column, string, error) {
-	p := Column{Name: c.name, Kind: c.kind, Role: c.role}
-	switch {
-	case c.role == Split:
-		p.Levels = []string{test, train} // what every split column holds
-		return p, "", nil
-	case c.kind == Numeric:
-		values := make([]float64, len(rows))
-		for i, row := range rows {
-			values[i], _ = number(row[at])
-		}
-		p.Statistics = statistics(values)
-		return p, "", nil
-	}
-
-	counts := map[string]int{}
-	for _, row := range rows {
-		counts[row[at]]++
-	}
-	declared := map[string]bool{}
-	for _, level := range o.Levels[c.name] {
-		declared[canonical(level)] = true
-	}
-	if c.role == Target && o.Positive != "" {
-		positive := canonical(o.Positive)
-		if counts[positive] == 0 && !declared[positive] {
-			return p, "", fmt.Errorf("the positive level %.64q does not occur in the target %q; give one of its levels with --positive, or declare this one with --levels %s=%s",
-				o.Positive, c.name, c.name, positive)
-		}
-		declared[positive] = true
-	}
-	var all []string
-	hidden := 0
-	for level, n := range counts {
-		all = append(all, level)
-		if n < minPublished && !declared[level] {
-			p.Hidden = true
-			hidden++
-		} else {
-			p.Levels = append(p.Levels, level)
-		}
-	}
-	for level := range declared {
-		if counts[level] == 0 {
-			p.Levels = append(p.Levels, level)
-		}
-	}
-	sortLevels(p.Levels)
-	if err := checkLevels(fmt.Sprintf("column %q", c.name), p.Levels); err != nil {
-		return p, "", fmt.Errorf("%w; change it, or leave the column out with --ignore %s", err, c.name)
-	}
-	if hidden == 0 {
-		return p, "", nil
-	}
-	sortLevels(all)
-	suggestion := "..."
-	if len(all) <= maxClasses {
-		suggestion = strings.Join(all, ",")
-	}
-	return p, fmt.Sprintf("%s has %d of its %d levels in fewer than %d rows each, so their names are not published; where no other node publishes them, --levels %s=%s declares them",
-		c.name, hidden, len(all), minPublished, c.name, suggestion), nil
-}
-
-// statistics are what may be published of a numeric column (see [Column]), or
-// nil. With the number of rows, mean and standard deviation are three equations:
-// they give away the rows of each of up to three values, and what the few rows
-// hold that differ from all others.
-func statistics(values []float64) []float64 {
-	n := len(values)
-	if n < minPublished {
-		return nil
-	}
-	slices.Sort(values)
-	distinct, rarest, commonest := 0, n, 0
-	for i := 0; i < n; {
-		j := i
-		for j < n && values[j] == values[i] {
-			j++
-		}
-		distinct, rarest, commonest = distinct+1, min(rarest, j-i), max(commonest, j-i)
-		i = j
-	}
-	if distinct <= 3 && rarest < minPublished || distinct > 1 && commonest >= minPublished && n-commonest < minPublished {
-		return nil
-	}
-	m := MomentsOf(Samples{N: n, D: 1, X: values})
-	s := []float64{m.Mean[0], math.Sqrt(m.M2[0] / float64(n))}
-	if n >= minPercentiles {
-		beyond := n / 100 // rows below the one and above the other
-		s = append(s, values[beyond], values[n-1-beyond])
-	}
-	return s
 }

@@ -31,6 +31,7 @@ type Options struct {
 	Name        string
 	Target      string
 	Categorical []string            // columns whose numbers are codes
+	Numeric     []string            // columns that are numeric however few values they have
 	Levels      map[string][]string // levels to publish whatever their counts; makes the column categorical
 	Ignore      []string            // columns to leave out of everything
 	Split       string              // column that says train or test; may be ""
@@ -137,7 +138,8 @@ type Encoding struct {
 	Target string `cbor:"target" json:"target"`
 	// Classes are at least two, sorted; none where the target is numeric.
 	Classes  []string      `cbor:"classes" json:"classes"`
-	Positive string        `cbor:"positive" json:"positive"` // one of two classes; "" for more or none
+	Unit     string        `cbor:"unit,omitempty" json:"unit,omitempty"` // of a numeric target that datasets must have, if any
+	Positive string        `cbor:"positive" json:"positive"`             // one of two classes; "" for more or none
 	Features []FeatureSpec `cbor:"features" json:"features"`
 	// Sensitive is a categorical column by whose levels, Groups, evaluations
 	// are told apart; "" = none. It is a feature only if it is among Features.

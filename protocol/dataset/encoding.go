@@ -1,71 +1,283 @@
 package dataset
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
-	"strings"
+	"strconv"
 )
 
 const (
 	maxWidth   = 1_000_000 // encoded columns
 	maxNumbers = 1 << 27   // numbers that encoded rows may take: 1 GiB
+	maxGroups  = 64        // levels of a sensitive column
 )
 
-// NewEncoding makes the encoding of a task over the datasets described: levels
-// and classes are the union over the manifests. Without features it takes every
-// feature that all the datasets have, save categorical ones of which fewer than
-// two levels are published.
+// NewEncoding makes the encoding of a task over the datasets described. Features
+// are spelled as [ParseFeature] reads them; without any it takes every feature
+// that all the datasets have, save categorical ones of which fewer than two levels
+// are published. Levels, classes and groups are the union over the manifests, and
+// a mean, median or most common level that is to fill missing cells is made of
+// the figures that they publish: the mean of means weighted by rows, the median of
+// all deciles together, the level of the largest sum of counts. A numeric target
+// has no classes. The sensitive column may be "". Errors say what to do.
 func NewEncoding(target string, features []string, sensitive string, manifests []Manifest) (Encoding, error) {
 	if len(manifests) == 0 {
 		return Encoding{}, errors.New("a task needs at least one dataset; see 'village dataset list'")
 	}
+	var recipes []Recipe
+	columns := []string{target}
+	for _, s := range features {
+		r, err := ParseFeature(s)
+		if err != nil {
+			return Encoding{}, err
+		}
+		if !slices.Contains(columns[1:], r.Name) {
+			columns = append(columns, r.Name)
+		}
+		recipes = append(recipes, r)
+	}
+	if sensitive != "" {
+		columns = append(columns, sensitive)
+	}
 	chosen := len(features) > 0
 	if !chosen {
-		if features = shared(target, manifests); len(features) == 0 {
+		for _, name := range shared(target, manifests) {
+			recipes = append(recipes, Recipe{FeatureSpec: FeatureSpec{Name: name}})
+		}
+		if len(recipes) == 0 {
 			return Encoding{}, fmt.Errorf("the datasets share no feature column beside %q; those of %s are %s",
 				target, manifests[0].title(), listed(manifests[0].names()))
 		}
 	}
-	if err := lacking(append([]string{target}, features...), manifests); err != nil {
+	if err := lacking(columns, manifests); err != nil {
 		return Encoding{}, err
 	}
 
-	e := Encoding{Target: target}
-	kind, classes, err := union(target, manifests)
-	if err != nil {
+	e := Encoding{Target: target, Sensitive: sensitive}
+	if err := e.setTarget(manifests); err != nil {
 		return Encoding{}, err
 	}
-	if kind == Numeric {
-		return Encoding{}, fmt.Errorf("target %q is numeric, and a classifier needs classes; add the datasets again with --categorical %s, or as their own --target", target, target)
-	}
-	if e.Classes = classes; len(classes) < 2 {
-		return Encoding{}, fmt.Errorf("the datasets publish fewer than two levels of target %q (%s); an owner must declare them: add a dataset again with --levels %s=a,b",
-			target, listed(classes), target)
-	}
-	if e.Positive, err = positive(target, classes, manifests); err != nil {
+	if err := e.setGroups(manifests); err != nil {
 		return Encoding{}, err
 	}
-	for _, name := range features {
-		kind, levels, err := union(name, manifests)
+	for _, r := range recipes {
+		f, err := r.over(manifests)
 		if err != nil {
 			return Encoding{}, err
 		}
-		if kind == Categorical && len(levels) < 2 {
+		if f.Kind == Categorical && len(f.Levels) < 2 {
 			if !chosen {
 				continue
 			}
 			return Encoding{}, fmt.Errorf("the datasets publish fewer than two levels of feature %q (%s); leave it out, or have an owner declare them: add a dataset again with --levels %s=a,b",
-				name, listed(levels), name)
+				f.Name, listed(f.Levels), f.Name)
 		}
-		e.Features = append(e.Features, FeatureSpec{Name: name, Kind: kind, Levels: levels})
+		e.Features = append(e.Features, f)
 	}
 	if len(e.Features) == 0 {
 		return Encoding{}, errors.New("the datasets share only categorical features of which fewer than two levels are published; declare them with --levels COL=a,b when adding a dataset")
 	}
 	return e, e.Check()
+}
+
+// setTarget finds classes, or the unit of a numeric target.
+func (e *Encoding) setTarget(manifests []Manifest) error {
+	kind, classes, err := union(e.Target, manifests)
+	if err != nil {
+		return err
+	}
+	e.Classes = []string{} // never null
+	if kind == Numeric {
+		e.Unit, err = unit(e.Target, manifests)
+		return err
+	}
+	for _, m := range manifests {
+		if m.column(e.Target).Role != Target {
+			return fmt.Errorf("column %q is a categorical feature of %s, not its target; its owner must add it again with --target %s", e.Target, m.title(), e.Target)
+		}
+	}
+	if e.Classes = classes; len(classes) < 2 {
+		return fmt.Errorf("the datasets publish fewer than two levels of target %q (%s); an owner must declare them: add a dataset again with --levels %s=a,b",
+			e.Target, listed(classes), e.Target)
+	}
+	e.Positive, err = positive(e.Target, classes, manifests)
+	return err
+}
+
+// setGroups finds the groups of the sensitive column, if there is one.
+func (e *Encoding) setGroups(manifests []Manifest) error {
+	if e.Sensitive == "" {
+		return nil
+	}
+	kind, groups, err := union(e.Sensitive, manifests)
+	switch {
+	case err != nil:
+		return err
+	case kind == Numeric:
+		return fmt.Errorf("the sensitive column %q is numeric and has no groups; add the datasets again with --categorical %s, or with a column of groups", e.Sensitive, e.Sensitive)
+	case len(groups) < 2:
+		return fmt.Errorf("the datasets publish fewer than two levels of the sensitive column %q (%s); an owner must declare them: add a dataset again with --levels %s=a,b",
+			e.Sensitive, listed(groups), e.Sensitive)
+	}
+	e.Groups = groups
+	return nil
+}
+
+// over makes a recipe's feature for the datasets described.
+func (r Recipe) over(manifests []Manifest) (FeatureSpec, error) {
+	f := r.FeatureSpec
+	kind, levels, err := union(f.Name, manifests)
+	if err != nil {
+		return f, err
+	}
+	f.Kind = kind
+	if kind == Numeric {
+		if r.oneHot || r.By == "level" {
+			step := "one-hot"
+			if !r.oneHot {
+				step = "level"
+			}
+			return f, fmt.Errorf("feature %q: column %q is numeric, and %s is for levels; where its numbers are codes, the datasets must be added with --categorical %s", f.Name, f.Name, step, f.Name)
+		}
+		if f.Unit, err = unit(f.Name, manifests); err != nil {
+			return f, err
+		}
+		if err := f.checkNumeric(); err != nil {
+			return f, err
+		}
+	} else if f.transformed() || r.By == "mean" || r.By == "median" {
+		return f, fmt.Errorf("feature %q: column %q is categorical; mean, median, clip, times, abs, log1p and cyclic are for numbers. Fill its missing cells with level or fill LEVEL, or have the datasets added without --categorical and --levels for it",
+			f.Name, f.Name)
+	}
+	switch r.By {
+	case "mean":
+		f.Fill, err = meanOf(f, manifests)
+	case "median":
+		f.Fill, err = medianOf(f, manifests)
+	case "level":
+		f.Fill, err = commonestOf(f, manifests)
+	}
+	if err != nil || kind == Numeric {
+		return f, err
+	}
+	if f.Ordinal {
+		unordered := slices.DeleteFunc(levels, func(l string) bool { return slices.Contains(f.Levels, l) || f.missing(l) })
+		if len(unordered) > 0 && f.Other == "" {
+			return f, fmt.Errorf("feature %q is to be ordinal, but its order leaves out levels that the datasets publish: %s; order them, too, or say what they are: missing LEVEL, or other LEVEL", f.Name, listed(unordered))
+		}
+		return f, nil
+	}
+	f.Levels = slices.DeleteFunc(levels, f.missing)
+	for _, level := range []string{f.Fill, f.Other} {
+		if level != "" && !slices.Contains(f.Levels, level) {
+			f.Levels = append(f.Levels, level)
+		}
+	}
+	sortLevels(f.Levels)
+	return f, nil
+}
+
+// meanOf is the mean of a column's rows in all the datasets that publish one.
+func meanOf(f FeatureSpec, manifests []Manifest) (string, error) {
+	if len(f.Absent) > 0 {
+		return "", fmt.Errorf("feature %q: in the means that are published the code %s counts as a value; fill with the median, or write a constant: 'fill VALUE'", f.Name, f.Absent[0])
+	}
+	var mean, rows float64
+	for _, m := range manifests {
+		if c := m.column(f.Name); len(c.Statistics) > 0 {
+			n := float64(max(1, c.filled(m.Rows)))
+			rows += n
+			mean += (c.Statistics[0] - mean) * (n / rows)
+		}
+	}
+	if rows == 0 {
+		return "", fmt.Errorf("no dataset publishes the mean of %q, for which it takes ten rows that have a value; write a constant: 'fill VALUE'", f.Name)
+	}
+	return figure(f, "mean", mean)
+}
+
+// medianOf is the median of the published deciles, each of which stands for as
+// many rows. Codes for a missing cell do not count.
+func medianOf(f FeatureSpec, manifests []Manifest) (string, error) {
+	type point struct{ x, rows float64 }
+	var points []point
+	var rows float64
+	for _, m := range manifests {
+		c := m.column(f.Name)
+		for _, x := range c.Deciles {
+			if !f.missing(text(x)) {
+				n := float64(max(1, c.filled(m.Rows)))
+				points = append(points, point{x, n})
+				rows += n
+			}
+		}
+	}
+	if len(points) == 0 {
+		return "", fmt.Errorf("no dataset publishes deciles of %q, for which it takes %d rows that have a value; fill with the mean, or write a constant: 'fill VALUE'", f.Name, minDeciles)
+	}
+	slices.SortStableFunc(points, func(a, b point) int {
+		switch {
+		case a.x < b.x:
+			return -1
+		case a.x > b.x:
+			return 1
+		}
+		return 0
+	})
+	below := 0.0 // rows, whole numbers that a float64 holds
+	for i, p := range points {
+		below += p.rows
+		if 2*below > rows || i == len(points)-1 {
+			return figure(f, "median", p.x)
+		}
+		if 2*below == rows {
+			return figure(f, "median", p.x/2+points[i+1].x/2)
+		}
+	}
+	panic("unreachable: the last point has all rows below it")
+}
+
+// figure writes a published figure as a constant.
+func figure(f FeatureSpec, what string, v float64) (string, error) {
+	const digits = 6 // enough to fill a gap with
+	cell, ok := decimal(strconv.FormatFloat(v, 'g', digits, 64))
+	if !ok || !(math.Abs(v) <= largest) {
+		return "", fmt.Errorf("the datasets publish a %s of %q, %g, that is out of range; write a constant: 'fill VALUE'", what, f.Name, v)
+	}
+	return cell, nil
+}
+
+// commonestOf is the level that has most rows in all the datasets that publish
+// counts; of equal ones the first.
+func commonestOf(f FeatureSpec, manifests []Manifest) (string, error) {
+	rows := map[string]uint64{}
+	var levels []string
+	for _, m := range manifests {
+		c := m.column(f.Name)
+		for i, n := range c.Counts {
+			level := c.Levels[i]
+			if n == 0 || f.missing(level) || f.Ordinal && !slices.Contains(f.Levels, level) {
+				continue
+			}
+			if rows[level] == 0 {
+				levels = append(levels, level)
+			}
+			rows[level] += n
+		}
+	}
+	if len(levels) == 0 {
+		return "", fmt.Errorf("no dataset publishes how common the levels of %q are, for which it takes %d rows; name a level: 'fill LEVEL'", f.Name, minCounts)
+	}
+	sortLevels(levels)
+	commonest := levels[0]
+	for _, level := range levels {
+		if rows[level] > rows[commonest] {
+			commonest = level
+		}
+	}
+	return commonest, nil
 }
 
 // shared returns the columns that are features in all the manifests, in the
@@ -116,8 +328,8 @@ func union(name string, manifests []Manifest) (ColumnKind, []string, error) {
 	for _, m := range manifests {
 		c := m.column(name)
 		if c.Kind != first.Kind {
-			return "", nil, fmt.Errorf("column %q is %s in %s but %s in %s; one of them must be added again, with --categorical %s where its numbers are codes",
-				name, first.Kind, manifests[0].title(), c.Kind, m.title(), name)
+			return "", nil, fmt.Errorf("column %q is %s in %s but %s in %s; one of them must be added again, with --categorical %s where its numbers are codes, else with --numeric %s",
+				name, first.Kind, manifests[0].title(), c.Kind, m.title(), name, name)
 		}
 		for _, level := range c.Levels {
 			levels[level] = true
@@ -129,6 +341,22 @@ func union(name string, manifests []Manifest) (ColumnKind, []string, error) {
 	}
 	sortLevels(all)
 	return first.Kind, all, nil
+}
+
+// unit returns the unit of a numeric column, on which all the manifests that name
+// one must agree, or "".
+func unit(name string, manifests []Manifest) (string, error) {
+	found, by := "", ""
+	for _, m := range manifests {
+		switch u := m.column(name).Unit; {
+		case u == "" || u == found:
+		case found == "":
+			found, by = u, m.title()
+		default:
+			return "", fmt.Errorf("column %q is in %q in %s but in %q in %s; one of them must be added again with the same unit", name, found, by, u, m.title())
+		}
+	}
+	return found, nil
 }
 
 // positive returns the class that precision, recall and ROC are about: the one
@@ -163,44 +391,77 @@ func (e Encoding) Check() error {
 	if err := checkLevels("the target", e.Classes); err != nil {
 		return err
 	}
+	if err := checkTitle("the target's unit", e.Unit, 0, maxTitle); err != nil {
+		return err
+	}
 	switch n := len(e.Classes); {
-	case n < 2:
-		return fmt.Errorf("%d classes; a task needs two", n)
+	case n == 1:
+		return errors.New("1 class; a task needs two, or none where the target is numeric")
 	case n == 2 && !slices.Contains(e.Classes, e.Positive):
 		return fmt.Errorf("the positive class %.64q is not one of %s", e.Positive, listed(e.Classes))
-	case n > 2 && e.Positive != "":
-		return errors.New("of more than two classes none is positive")
+	case n != 2 && e.Positive != "":
+		return errors.New("only one of two classes can be positive")
+	case n > 0 && e.Unit != "":
+		return errors.New("a target of classes has no unit")
+	}
+	if err := e.checkGroups(); err != nil {
+		return err
 	}
 	if len(e.Features) == 0 || len(e.Features) > maxColumns {
 		return fmt.Errorf("%d features; 1 to %d are allowed", len(e.Features), maxColumns)
 	}
-	seen := map[string]bool{e.Target: true}
+	seen := make(map[string]bool, len(e.Features))
+	width := 0
 	for _, f := range e.Features {
-		if err := checkName("feature", f.Name); err != nil {
+		if err := f.check(); err != nil {
 			return err
 		}
-		if seen[f.Name] {
-			return fmt.Errorf("column %q is used twice", f.Name)
+		if f.Name == e.Target {
+			return fmt.Errorf("column %q is used twice, as the target and as a feature", f.Name)
 		}
-		seen[f.Name] = true
-		switch f.Kind {
-		case Numeric:
-			if len(f.Levels) > 0 {
-				return fmt.Errorf("feature %q is numeric and has levels", f.Name)
-			}
-		case Categorical:
-			if len(f.Levels) < 2 {
-				return fmt.Errorf("feature %q has %d levels; it needs two", f.Name, len(f.Levels))
-			}
-			if err := checkLevels(fmt.Sprintf("feature %q", f.Name), f.Levels); err != nil {
-				return err
-			}
-		default:
-			return fmt.Errorf("feature %q is of the unknown kind %.16q", f.Name, f.Kind)
+		spelling := f.String()
+		if seen[spelling] {
+			return fmt.Errorf("feature %.64q is used twice", spelling)
+		}
+		seen[spelling] = true
+		if width += f.width(); width > maxWidth {
+			return fmt.Errorf("more than %s encoded columns", thousands(maxWidth))
 		}
 	}
-	if w := e.Width(); w > maxWidth {
-		return fmt.Errorf("%d encoded columns; at most %d are allowed", w, maxWidth)
+	return e.checkKinds()
+}
+
+// checkGroups refuses a sensitive column that nothing can be told apart by.
+func (e Encoding) checkGroups() error {
+	if e.Sensitive == "" {
+		if len(e.Groups) > 0 {
+			return errors.New("groups without a sensitive column")
+		}
+		return nil
+	}
+	if err := checkName("the sensitive column", e.Sensitive); err != nil {
+		return err
+	}
+	switch n := len(e.Groups); {
+	case e.Sensitive == e.Target:
+		return fmt.Errorf("column %q is used twice, as the target and as the sensitive column", e.Target)
+	case n < 2 || n > maxGroups:
+		return fmt.Errorf("the sensitive column %q has %d groups; 2 to %d are allowed", e.Sensitive, n, maxGroups)
+	}
+	return checkLevels("the sensitive column", e.Groups)
+}
+
+// checkKinds refuses features that take one column for different things.
+func (e Encoding) checkKinds() error {
+	first := make(map[string]FeatureSpec, len(e.Features))
+	if e.Sensitive != "" {
+		first[e.Sensitive] = FeatureSpec{Kind: Categorical}
+	}
+	for _, f := range e.Features {
+		if g, ok := first[f.Name]; ok && (g.Kind != f.Kind || g.Unit != f.Unit) {
+			return fmt.Errorf("column %q is %s in %q and %s in %q", f.Name, g.Kind, g.Unit, f.Kind, f.Unit)
+		}
+		first[f.Name] = f
 	}
 	return nil
 }
@@ -214,198 +475,39 @@ func (e Encoding) Width() int {
 	return w
 }
 
-func (f FeatureSpec) width() int {
-	if f.Kind == Categorical {
-		return len(f.Levels) - 1
-	}
-	return 1
-}
-
-// Names returns the names of the encoded columns, such as "age" and "cp=2".
-func (e Encoding) Names() []string {
-	names := make([]string, 0, e.Width())
+// Columns are the columns that the features are made of, each once, in the
+// order of the features.
+func (e Encoding) Columns() []string {
+	names := make([]string, 0, len(e.Features))
+	seen := make(map[string]bool, len(e.Features))
 	for _, f := range e.Features {
-		if f.Kind == Numeric {
+		if !seen[f.Name] {
+			seen[f.Name] = true
 			names = append(names, f.Name)
-			continue
-		}
-		for _, level := range f.Levels[1:] {
-			names = append(names, f.Name+"="+level)
 		}
 	}
 	return names
 }
 
-// Encode turns a table's rows into features and class indices. The encoding
-// must have passed [Encoding.Check]. A cell that is missing, not a number where
-// it should be one, or a level that the encoding does not know is an error, for
-// the owner of the table: it may quote cells.
-func (e Encoding) Encode(t Table) (Samples, error) {
-	at, err := e.columnsOf(t, true)
-	if err != nil {
-		return Samples{}, err
-	}
-	s, err := e.encodeFeatures(t, at)
-	if err != nil {
-		return Samples{}, err
-	}
-	s.Y, err = indices(t, at[len(e.Features)], e.Target, e.Classes)
-	return s, err
-}
-
-// EncodeFeatures is Encode for rows whose target is not known: Y is nil.
-func (e Encoding) EncodeFeatures(t Table) (Samples, error) {
-	at, err := e.columnsOf(t, false)
-	if err != nil {
-		return Samples{}, err
-	}
-	return e.encodeFeatures(t, at)
-}
-
-// columnsOf returns where in t the features, and then the target, stand.
-func (e Encoding) columnsOf(t Table, target bool) (at []int, err error) {
-	where := make(map[string]int, len(t.Columns))
-	for i, name := range t.Columns {
-		where[name] = i
-	}
-	var lacks []string
-	find := func(name string) {
-		i, ok := where[name]
-		if !ok {
-			lacks = append(lacks, name)
-		}
-		at = append(at, i)
-	}
+// Names returns the names of the encoded columns, such as "age", "cp=2",
+// "log(1+depth)", "sin(hour)" and "chol missing", no two of them the same: where
+// two features would have the same names, the second has its spelling for one.
+func (e Encoding) Names() []string {
+	names := make([]string, 0, e.Width())
+	taken := make(map[string]bool, cap(names))
 	for _, f := range e.Features {
-		find(f.Name)
-	}
-	if target {
-		find(e.Target)
-	}
-	if len(lacks) > 0 {
-		return nil, fmt.Errorf("the rows lack %s, which the task needs; their columns are %s", listed(lacks), listed(t.Columns))
-	}
-	for i, row := range t.Rows {
-		if len(row) != len(t.Columns) {
-			return nil, fmt.Errorf("row %d has %d cells, the table %d columns", i+1, len(row), len(t.Columns))
+		own := f.names(false)
+		if slices.ContainsFunc(own, func(n string) bool { return taken[n] }) {
+			own = f.names(true)
 		}
-	}
-	return at, nil
-}
-
-func (e Encoding) encodeFeatures(t Table, at []int) (Samples, error) {
-	n, d := len(t.Rows), e.Width()
-	if d > 0 && n > maxNumbers/d {
-		return Samples{}, fmt.Errorf("%d rows of %d encoded columns are more than fit in memory; name fewer features", n, d)
-	}
-	s := Samples{N: n, D: d, X: make([]float64, n*d)}
-	j := 0
-	for k, f := range e.Features {
-		if f.Kind == Numeric {
-			for i, row := range t.Rows {
-				v, ok := number(row[at[k]])
-				if !ok {
-					return Samples{}, notEncoded(f.Name, row[at[k]], i)
-				}
-				s.X[i*d+j] = v
+		for _, name := range own {
+			unique := name
+			for k := 2; taken[unique]; k++ {
+				unique = fmt.Sprintf("%s (%d)", name, k)
 			}
-		} else {
-			index, err := indices(t, at[k], f.Name, f.Levels)
-			if err != nil {
-				return Samples{}, err
-			}
-			for i, level := range index {
-				if level > 0 {
-					s.X[i*d+j+level-1] = 1
-				}
-			}
-		}
-		j += f.width()
-	}
-	return s, nil
-}
-
-func notEncoded(name, cell string, row int) error {
-	if cell == "" {
-		return fmt.Errorf("column %q is empty in row %d; leave that row out", name, row+1)
-	}
-	return fmt.Errorf("column %q should be numeric, but holds %.40q in row %d", name, cell, row+1)
-}
-
-// indices returns the place of each cell of a column among the levels.
-func indices(t Table, at int, name string, levels []string) ([]int, error) {
-	place := make(map[string]int, len(levels))
-	for i, level := range levels {
-		place[level] = i
-	}
-	index := make([]int, len(t.Rows))
-	unknown, rows := map[string]bool{}, 0
-	for i, row := range t.Rows {
-		if row[at] == "" {
-			return nil, notEncoded(name, "", i)
-		}
-		cell := canonical(row[at])
-		p, ok := place[cell]
-		if !ok {
-			unknown[cell] = true
-			rows++
-		}
-		index[i] = p
-	}
-	if rows == 0 {
-		return index, nil
-	}
-	named := make([]string, 0, len(unknown))
-	for level := range unknown {
-		named = append(named, fmt.Sprintf("%.40q", level))
-	}
-	slices.Sort(named)
-	return nil, fmt.Errorf("column %q has %d levels in %d rows that the task does not know (%s); their owner must declare them with --levels %s=... when adding the dataset, before the task is proposed",
-		name, len(unknown), rows, listed(named), name)
-}
-
-// Divide parts rows into those to train on and those to test on: as the column
-// split says, or, where split is "", a row is for testing when SHA-256(seed,
-// canonical row) mod 100 < 25. A row is its features in the encoding's order
-// and the target, so it falls on the same side in every file that holds it.
-func (e Encoding) Divide(t Table, split string, seed uint64) (training, testing Table, err error) {
-	at, err := e.columnsOf(t, true)
-	if err != nil {
-		return Table{}, Table{}, err
-	}
-	column := -1
-	if split != "" {
-		if column = slices.Index(t.Columns, split); column < 0 {
-			return Table{}, Table{}, fmt.Errorf("the rows lack the split column %q; their columns are %s", split, listed(t.Columns))
+			taken[unique] = true
+			names = append(names, unique)
 		}
 	}
-	training.Columns, testing.Columns = t.Columns, t.Columns
-	var key []byte
-	for i, row := range t.Rows {
-		side := ""
-		if column >= 0 {
-			side = strings.ToLower(row[column])
-		} else {
-			key = binary.BigEndian.AppendUint64(key[:0], seed)
-			for _, a := range at {
-				key = appendCell(key, canonical(row[a]))
-			}
-			digest := sha256.Sum256(key)
-			if side = train; binary.BigEndian.Uint64(digest[:8])%100 < 25 {
-				side = test
-			}
-		}
-		switch side {
-		case train:
-			training.Rows = append(training.Rows, row)
-		case test:
-			testing.Rows = append(testing.Rows, row)
-		default:
-			return Table{}, Table{}, fmt.Errorf("the split column %q holds %.40q in row %d; it may hold only train and test", split, row[column], i+1)
-		}
-	}
-	if len(training.Rows) == 0 {
-		return Table{}, Table{}, errors.New("no row is for training; a dataset needs more rows, or another split")
-	}
-	return training, testing, nil
+	return names
 }

@@ -3,6 +3,7 @@ package dataset
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -42,8 +43,11 @@ func TestNewEncoding(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(e); got != "{y [0 1] 1 [{cp categorical [1 2 10]} {age numeric []}]}" {
-		t.Errorf("encoding %s", got)
+	want := Encoding{Target: "y", Classes: []string{"0", "1"}, Positive: "1", Features: []FeatureSpec{
+		{Name: "cp", Kind: Categorical, Levels: []string{"1", "2", "10"}}, {Name: "age", Kind: Numeric},
+	}}
+	if !reflect.DeepEqual(e, want) {
+		t.Errorf("encoding %#v", e)
 	}
 	if e.Width() != 3 || !slices.Equal(e.Names(), []string{"cp=2", "cp=10", "age"}) {
 		t.Errorf("%d columns %v", e.Width(), e.Names())
@@ -78,7 +82,6 @@ func TestPositiveClass(t *testing.T) {
 		{[]Manifest{published("a", "x y!9,10")}, "10"},
 		{[]Manifest{published("a", "x y!no,yes"), positively(published("b", "x y!no,yes"), "no")}, "no"},
 		{[]Manifest{positively(published("a", "x y!a,b,c"), "a")}, ""},
-		{[]Manifest{positively(published("a", "x y:0,1 z!0,1"), "0")}, "1"}, // of another target
 	} {
 		e, err := NewEncoding("y", []string{"x"}, "", c.manifests)
 		if err != nil || e.Positive != c.want {
@@ -102,7 +105,7 @@ func TestNewEncodingRefuses(t *testing.T) {
 		{"lacks the target", "age", []Manifest{a, published("b", "age z!0,1")}, []string{`"b"`, "lacks y", "age, z"}},
 		{"split is no feature", "cp", []Manifest{a, split}, []string{`"s"`, "lacks cp"}},
 		{"kinds differ", "cp", []Manifest{a, published("b", "cp y!0,1")}, []string{`"cp" is categorical in dataset "a"`, `numeric in dataset "b"`, "--categorical cp"}},
-		{"numeric target", "cp", []Manifest{published("b", "cp:1,2 y")}, []string{`"y" is numeric`, "--categorical y"}},
+		{"feature as target", "cp", []Manifest{a, published("b", "cp:1,2 y:0,1 z!0,1")}, []string{`"y" is a categorical feature of dataset "b"`, "--target y"}},
 		{"one class", "age", []Manifest{published("b", "age y!1")}, []string{"fewer than two levels of target", "--levels y=a,b"}},
 		{"one level", "one", []Manifest{a, a}, []string{`feature "one" (x)`, "--levels one=a,b"}},
 		{"nothing shared", "", []Manifest{a, published("b", "bmi y!0,1")}, []string{"share no feature"}},

@@ -100,7 +100,7 @@ func (m Manifest) checkColumns() error {
 		}
 		seen[c.Name] = true
 		roles[c.Role]++
-		if err := c.check(); err != nil {
+		if err := c.check(m.Rows); err != nil {
 			return fmt.Errorf("column %q: %w", c.Name, err)
 		}
 		if c.Role != Target {
@@ -119,23 +119,79 @@ func (m Manifest) checkColumns() error {
 	return nil
 }
 
-func (c Column) check() error {
+// check refuses a column that no honest node publishes of so many rows.
+func (c Column) check(rows uint64) error {
 	if c.Role != Feature && c.Role != Target && c.Role != Split {
 		return fmt.Errorf("role %.16q is unknown", c.Role)
 	}
+	switch {
+	case c.Gaps && c.Role != Feature:
+		return errors.New("only a feature has missing cells")
+	case c.Missing > 0 && (!c.Gaps || c.Missing < minPublished || c.Missing > rows || rows-c.Missing < minPublished):
+		return fmt.Errorf("%d missing cells in %d rows", c.Missing, rows)
+	}
 	switch c.Kind {
 	case Numeric:
-		if len(c.Levels) > 0 || c.Hidden || c.Role == Split {
+		if len(c.Levels) > 0 || c.Hidden || len(c.Counts) > 0 || c.Role == Split {
 			return errors.New("a numeric column has no levels")
 		}
-		return c.checkStatistics()
-	case Categorical:
-		if len(c.Statistics) > 0 {
-			return errors.New("a categorical column has no statistics")
+		if err := checkTitle("the unit", c.Unit, 0, maxTitle); err != nil {
+			return err
 		}
-		return checkLevels("it", c.Levels)
+		if err := c.checkStatistics(); err != nil {
+			return err
+		}
+		return c.checkDeciles(rows)
+	case Categorical:
+		if len(c.Statistics) > 0 || len(c.Deciles) > 0 || c.Unit != "" {
+			return errors.New("a categorical column has neither unit nor statistics")
+		}
+		if err := checkLevels("it", c.Levels); err != nil {
+			return err
+		}
+		return c.checkCounts(rows)
 	}
 	return fmt.Errorf("kind %.16q is unknown", c.Kind)
+}
+
+func (c Column) checkDeciles(rows uint64) error {
+	if len(c.Deciles) == 0 {
+		return nil
+	}
+	if len(c.Deciles) != 9 || len(c.Statistics) == 0 || c.filled(rows) < minDeciles {
+		return fmt.Errorf("%d deciles beside %d statistics of %d rows", len(c.Deciles), len(c.Statistics), c.filled(rows))
+	}
+	for i, d := range c.Deciles {
+		if !(math.Abs(d) <= largest) || coarse(d) != d {
+			return fmt.Errorf("decile %g is not a number of three digits", d)
+		}
+		if i > 0 && d < c.Deciles[i-1] {
+			return errors.New("the deciles are not in order")
+		}
+	}
+	return nil
+}
+
+func (c Column) checkCounts(rows uint64) error {
+	if len(c.Counts) == 0 {
+		return nil
+	}
+	if len(c.Counts) != len(c.Levels) || rows < minCounts || c.Role == Split {
+		return fmt.Errorf("%d counts of %d levels in %d rows", len(c.Counts), len(c.Levels), rows)
+	}
+	rest, hidden := rows-c.Missing, c.Hidden || c.Gaps && c.Missing == 0
+	told := false
+	for _, n := range c.Counts {
+		if 0 < n && n < minPublished || n > rest {
+			return fmt.Errorf("a count of %d, where %d rows are left", n, rest)
+		}
+		rest -= n
+		hidden, told = hidden || n == 0, told || n > 0
+	}
+	if !told || hidden && rest < minPublished || !hidden && rest > 0 {
+		return fmt.Errorf("the counts leave %d of %d rows", rest, rows)
+	}
+	return nil
 }
 
 func (c Column) checkStatistics() error {
