@@ -34,7 +34,7 @@ func (n *Node) model(ctx context.Context, cid record.CID) (task.Model, []byte, e
 	const next = "village model list"
 	b, err := n.read(ctx, cid)
 	lacking := errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrDamaged)
-	if lacking {
+	if lacking && n.artifacts != nil { // which is not there yet while the daemon starts
 		if lack := n.artifacts.Fetch(ctx, cid, maxModel); lack != nil {
 			return task.Model{}, nil, api.Fail(api.CodeFailed, "village peer list", "model %s is not stored here in whole, and cannot be fetched: %v", cid, lack)
 		}

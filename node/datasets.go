@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/csv"
@@ -57,8 +58,12 @@ func (n *Node) AddDataset(cleaned dataset.Cleaned) (api.AddedDataset, error) {
 	defer n.adding.Unlock()
 	slot := record.Slot{Kind: record.KindManifest, Subject: manifest.Name, Author: n.home.ID}
 	version := uint64(1)
+	var drift []dataset.ColumnDrift
 	if held := n.store.Held(slot); len(held) > 0 {
 		version = held[0].Number + 1
+		if before, err := n.manifest(held[0].CID); err == nil {
+			drift = dataset.Drift(before, cleaned.Table)
+		}
 	}
 	r, err := record.Sign(n.home.Key, config.Federation, record.KindManifest, manifest.Name, version, manifest)
 	if err != nil {
@@ -85,7 +90,26 @@ func (n *Node) AddDataset(cleaned dataset.Cleaned) (api.AddedDataset, error) {
 		Schema: "village.dataset.add/v1", CID: r.CID, Name: manifest.Name,
 		Read: cleaned.Read, Rows: uint64(len(cleaned.Table.Rows)), Dropped: cleaned.Dropped, LeftOut: cleaned.LeftOut,
 		Hints: append([]string{}, cleaned.Hints...), // never null
+		Drift: drift,
 	}, nil
+}
+
+// drift tells how far a file's rows are from what a manifest says of others.
+func (n *Node) drift(d api.Drift) (api.Drifted, error) {
+	next := "village dataset show " + d.Dataset.String()
+	m, err := n.manifest(d.Dataset)
+	if err != nil {
+		return api.Drifted{}, api.Fail(api.CodeFailed, "village dataset list", "%v", err)
+	}
+	levels := map[string][]string{} // NA may be one
+	for _, c := range m.Columns {
+		levels[c.Name] = c.Levels
+	}
+	table, _, err := ingest.File(d.Path, ingest.Options{Columns: d.Columns, Levels: levels})
+	if err != nil {
+		return api.Drifted{}, api.Fail(api.CodeFailed, next, "%v", err)
+	}
+	return api.Drifted{Schema: "village.dataset.drift/v1", CID: d.Dataset, Columns: dataset.Drift(m, table)}, nil
 }
 
 // announce makes an own record durable and then tells the others.
@@ -125,8 +149,18 @@ func decodeRows(b []byte) (dataset.Table, error) {
 	return dataset.Table{Columns: rows[0], Rows: rows[1:]}, nil
 }
 
-// site reads the rows of an own dataset for a task.
-func (n *Node) site(id record.CID, t task.Task, manifest record.CID) (*member.Site, error) {
+// site reads the rows of an own dataset for a task, and the model that the task
+// goes on from.
+func (n *Node) site(ctx context.Context, id record.CID, t task.Task, manifest record.CID) (*member.Site, *task.Model, error) {
+	parent, err := n.parent(ctx, t)
+	if err != nil {
+		return nil, nil, err
+	}
+	site, err := n.rows(id, t, manifest, parent)
+	return site, parent, err
+}
+
+func (n *Node) rows(id record.CID, t task.Task, manifest record.CID, parent *task.Model) (*member.Site, error) {
 	m, err := n.manifest(manifest)
 	if err != nil {
 		return nil, err
@@ -145,7 +179,7 @@ func (n *Node) site(id record.CID, t task.Task, manifest record.CID) (*member.Si
 			split = c.Name
 		}
 	}
-	return member.NewSite(n.home.ID, id, t, rows, split)
+	return member.NewSite(n.home.ID, id, t, rows, split, parent)
 }
 
 // manifest reads a manifest, also an own one that a newer version has replaced.

@@ -274,7 +274,7 @@ func (d *evidenceDir) vectors(in task.Inputs, parts []task.Part) (vectors [][]by
 		}
 		vector := d.read(name, int64(u.Size))
 		if vector != nil {
-			if _, err := u.Fill(vector, t.Spec()); err != nil {
+			if _, err := u.Fill(vector, t); err != nil {
 				d.problem("%s is changed: %v", name, err)
 			}
 		}

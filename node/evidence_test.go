@@ -112,7 +112,7 @@ func newSealingOf(t testing.TB, name string, features, classes int) *sealing {
 	slices.SortFunc(s.in.Enrolments, func(a, b []byte) int {
 		return strings.Compare(record.CIDOf(a).KeyString(), record.CIDOf(b).KeyString())
 	})
-	roster, err := task.RosterOf(enrolled[:2])
+	roster, err := task.RosterOf(s.task, enrolled[:2])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,13 +120,13 @@ func newSealingOf(t testing.TB, name string, features, classes int) *sealing {
 	s.content = task.FinalContent{Round: 9, Roster: roster.CID, Out: []task.Out{{Node: nodes[3], Why: task.Absent}}}
 	var params [][]float64
 	for i, e := range enrolled {
-		p := make([]float64, s.task.Spec().Params())
+		p := make([]float64, s.task.SpecOf(0).Params())
 		for j := range p {
 			p[j] = float64(i*j) / 7
 		}
 		u, vector, err := task.NewUpdate(task.Update{
 			Task: s.id, Roster: roster.CID, Weight: e.Moments.Count, Previous: 8, Params: p,
-		}, s.task.Spec())
+		}, s.task)
 		if err != nil {
 			t.Fatal(err)
 		}

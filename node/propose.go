@@ -56,18 +56,23 @@ func (n *Node) draft(p api.Propose) (task.Task, error) {
 	if p.Target == "" || len(p.Nodes) == 0 {
 		return task.Task{}, api.Fail(api.CodeUsage, "village task propose --help", "a task needs a target and the nodes that may take part")
 	}
-	nodes := slices.Clone(p.Nodes)
-	slices.SortFunc(nodes, record.NodeID.Compare)
-	nodes = slices.Compact(nodes)
+	columns, err := dataset.Columns(p.Features)
+	if err != nil {
+		return task.Task{}, api.Fail(api.CodeUsage, "village task propose --help", "%v", err)
+	}
+	if p.Sensitive != "" {
+		columns = append(columns, p.Sensitive)
+	}
+	nodes := ordered(p.Nodes)
 	var manifests []dataset.Manifest
 	for _, id := range nodes {
-		m, err := n.fitting(id, p.Target, p.Features)
+		m, err := n.fitting(id, p.Target, columns)
 		if err != nil {
 			return task.Task{}, api.Fail(api.CodeFailed, next, "%v", err)
 		}
 		manifests = append(manifests, m)
 	}
-	encoding, err := dataset.NewEncoding(p.Target, p.Features, "", manifests)
+	encoding, err := dataset.NewEncoding(p.Target, p.Features, p.Sensitive, manifests)
 	if err != nil {
 		return task.Task{}, api.Fail(api.CodeFailed, next, "%v", err)
 	}
@@ -84,10 +89,29 @@ func (n *Node) draft(p api.Propose) (task.Task, error) {
 	if p.L2 != nil {
 		t.L2 = *p.L2
 	}
+	if t.Hidden = p.Hidden; len(p.Hidden) > 0 && p.Model == "" {
+		t.Model = learn.MLP
+	}
+	t.Optimizer, t.Prox, t.Scaffold = learn.Optimizer(p.Optimizer), p.Prox, p.Scaffold
+	t.SetOuter(learn.Outer(p.Outer), p.OuterRate)
+	t.Personal = learn.Part(p.Personal)
+	if p.Seconds > 0 {
+		t.RoundTime = uint64(max(1, 1000*p.Seconds/float64(t.Rounds)))
+	}
+	if p.Auto > 0 {
+		t.SearchAmong(p.Search, p.Auto)
+	}
 	if err := t.Check(); err != nil {
 		return task.Task{}, api.Fail(api.CodeUsage, "village task propose --help", "%v", err)
 	}
 	return t, nil
+}
+
+// ordered is each node once, in peer-ID order.
+func ordered(nodes []record.NodeID) []record.NodeID {
+	nodes = slices.Clone(nodes)
+	slices.SortFunc(nodes, record.NodeID.Compare)
+	return slices.Compact(nodes)
 }
 
 func set[T comparable](to *T, v T) {
@@ -97,15 +121,15 @@ func set[T comparable](to *T, v T) {
 	}
 }
 
-// fitting finds the newest dataset of a node that has the target and features.
-func (n *Node) fitting(id record.NodeID, target string, features []string) (dataset.Manifest, error) {
+// fitting finds the newest dataset of a node that has the target and columns.
+func (n *Node) fitting(id record.NodeID, target string, columns []string) (dataset.Manifest, error) {
 	var newest *dataset.Manifest
 	var lack error
 	for _, d := range n.datasets() {
 		if d.PeerID != id {
 			continue
 		}
-		if err := d.Lacks(target, features); err != nil {
+		if err := d.Lacks(target, columns); err != nil {
 			if lack == nil || d.Target == target {
 				lack = err
 			}
@@ -138,7 +162,7 @@ func (n *Node) Join(ctx context.Context, j api.Join) (api.Joined, error) {
 	if err != nil {
 		return api.Joined{}, err
 	}
-	site, err := n.site(j.Task, t, cid)
+	site, parent, err := n.site(ctx, j.Task, t, cid)
 	if err != nil {
 		return api.Joined{}, api.Fail(api.CodeFailed, "village dataset show "+cid.String(), "%v", err)
 	}
@@ -158,6 +182,9 @@ func (n *Node) Join(ctx context.Context, j api.Join) (api.Joined, error) {
 			return
 		}
 		run.site = site
+		if parent != nil {
+			run.member.From(parent.Params)
+		}
 		n.step(run, member.Enrol{Enrolment: site.Enrolment(cid, config.Nation, config.Name)})
 		enrolled, ok = run.member.Enrolment(n.home.ID)
 		why = run.err
@@ -209,17 +236,13 @@ func (n *Node) Leave(ctx context.Context, id record.CID) (api.Left, error) {
 // chooseDataset checks the dataset that was named for a task, or finds the only
 // own one that fits.
 func (n *Node) chooseDataset(t task.Task, j api.Join) (record.CID, error) {
-	features := make([]string, len(t.Encoding.Features))
-	for i, f := range t.Encoding.Features {
-		features[i] = f.Name
-	}
 	var fit []api.Dataset
 	var lack error
 	for _, d := range n.datasets() {
 		if !d.Mine || j.Dataset.Defined() && d.CID != j.Dataset {
 			continue
 		}
-		if err := d.Lacks(t.Encoding.Target, features); err != nil {
+		if err := d.Fits(t.Encoding); err != nil {
 			if lack == nil || d.Target == t.Encoding.Target {
 				lack = err
 			}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"reflect"
@@ -17,7 +19,7 @@ import (
 	"village/node/ingest"
 	"village/node/p2p"
 	"village/protocol/agree"
-	"village/protocol/dataset"
+	"village/protocol/learn"
 	"village/protocol/member"
 	"village/protocol/record"
 	"village/protocol/task"
@@ -102,9 +104,11 @@ func (n *Node) routes(ctx context.Context) http.Handler {
 	})
 	handle(mux, "GET "+api.PathDatasets, func(r *http.Request) (any, error) { return n.listDatasets(r), nil })
 	handle(mux, "POST "+api.PathDatasets, with(func(_ context.Context, a api.AddDataset) (any, error) { return n.addDataset(a) }))
+	handle(mux, "POST "+api.PathDrift, with(func(_ context.Context, d api.Drift) (any, error) { return n.drift(d) }))
 	handle(mux, "GET "+api.PathDataset, byCID(n.showDataset))
 	handle(mux, "GET "+api.PathTasks, func(r *http.Request) (any, error) { return n.listTasks(r.Context()) })
 	handle(mux, "POST "+api.PathTasks, with(func(ctx context.Context, p api.Propose) (any, error) { return n.propose(ctx, p) }))
+	handle(mux, "POST "+api.PathTaskContinue, with(func(ctx context.Context, c api.Continue) (any, error) { return n.goOn(ctx, c) }))
 	handle(mux, "GET "+api.PathTask, byCID(func(ctx context.Context, c record.CID) (any, error) {
 		return n.showTask(ctx, c, "village.task.show/v1")
 	}))
@@ -434,9 +438,17 @@ func (n *Node) shown(run *run, schema string) api.ShownTask {
 		Description: t.Description, Encoding: t.Encoding, Target: t.Encoding.Target, Features: []string{},
 		Model: t.Model, LocalSteps: t.LocalSteps, LearningRate: t.LearningRate, Batch: t.Batch, L2: t.L2,
 		Mixing: t.Mixing, Seed: t.Seed, Tolerance: t.Tolerance, Nodes: []api.TaskNode{},
+		Hidden: t.Hidden, Optimizer: t.Optimizer, Prox: t.Prox, Outer: t.Outer, OuterRate: t.OuterRate,
+		Scaffold: t.Scaffold, Personal: t.Personal, RoundTime: float64(t.RoundTime) / 1000, Search: t.Search,
 	}
 	for _, f := range t.Encoding.Features {
-		answer.Features = append(answer.Features, f.Name)
+		answer.Features = append(answer.Features, f.String())
+	}
+	if t.Parent != nil {
+		answer.Parent = t.Parent.Model
+	}
+	if t.Search != nil {
+		answer.Kept = run.member.Kept()
 	}
 	var called map[record.NodeID]api.NamedNode // only where one is needed: manifests are many
 	for _, id := range t.Nodes {
@@ -517,16 +529,23 @@ func (n *Node) listModels(ctx context.Context) (api.Models, error) {
 	err := n.ask(ctx, func() {
 		for _, run := range n.ordered() {
 			if model, _ := run.member.Model(); model.Defined() {
-				answer.Models = append(answer.Models, modelSummary(run))
+				answer.Models = append(answer.Models, n.modelSummary(ctx, run))
 			}
 		}
 	})
 	return answer, err
 }
 
-func modelSummary(run *run) api.ModelSummary {
+func (n *Node) modelSummary(ctx context.Context, run *run) api.ModelSummary {
 	cid, m := run.member.Model()
-	return api.ModelSummary{CID: cid, Task: run.id, Name: run.task.Name, Model: m.Spec.Kind, Bytes: uint64(run.size)}
+	s := api.ModelSummary{CID: cid, Task: run.id, Name: run.task.Name, Model: m.Spec.Kind, Bytes: uint64(run.size)}
+	if m.Parent != nil {
+		s.Parent = *m.Parent
+		if res, _, err := n.results(ctx, run); err == nil {
+			s.Promoted = res.Promoted
+		}
+	}
+	return s
 }
 
 func (n *Node) showModel(ctx context.Context, cid record.CID) (any, error) {
@@ -540,13 +559,18 @@ func (n *Node) showModel(ctx context.Context, cid record.CID) (any, error) {
 		Encoding:     m.Encoding, Scaling: m.Scaling, Columns: m.Encoding.Names(),
 	}
 	answer.Weight, answer.Bias = m.Weights()
+	answer.Hidden, answer.Lineage = m.Spec.Hidden, n.lineage(ctx, m)
+	if m.Parent != nil {
+		answer.Parent = *m.Parent
+	}
 	return answer, nil
 }
 
 func (n *Node) report(ctx context.Context, cid record.CID) (any, error) {
 	var answer api.Report
-	err := n.sealed(ctx, cid, func(run *run, _ *task.Model) error {
+	err := n.sealed(ctx, cid, func(run *run, m *task.Model) error {
 		res, artifact, err := n.results(ctx, run)
+		res.Lineage = n.lineage(ctx, *m)
 		answer = api.ReportOf(res)
 		answer.Schema, answer.Report = "village.model.report/v1", artifact
 		return err
@@ -591,11 +615,25 @@ func (n *Node) predict(ctx context.Context, p api.Predict) (any, error) {
 	if err != nil {
 		return nil, api.Fail(api.CodeFailed, next, "%v", err)
 	}
-	complete, at := complete(table, m.Encoding)
+	complete, at, left := m.Encoding.Complete(table, false)
 	answer := api.Predictions{
-		Schema: "village.model.predict/v1", CID: p.Model, Classes: m.Encoding.Classes,
+		Schema: "village.model.predict/v1", CID: p.Model, Classes: append([]string{}, m.Encoding.Classes...),
 		Predictions: make([]string, len(table.Rows)), Probabilities: make([][]float64, len(table.Rows)),
 		Incomplete: len(table.Rows) - len(at), Hints: append([]string{}, hints...), // never null
+	}
+	for _, why := range slices.Sorted(maps.Keys(left)) {
+		answer.Hints = append(answer.Hints, fmt.Sprintf("%d rows: %s", left[why], why))
+	}
+	if m.Personal != learn.NoPart || p.Own {
+		own, err := n.own(ctx, p.Model, m)
+		switch {
+		case err != nil && p.Own:
+			return nil, api.Fail(api.CodeFailed, next, "%v", err)
+		case err != nil:
+			answer.Hints = append(answer.Hints, fmt.Sprintf("the model's %s is each node's own, and zero here: %v", m.Personal, err))
+		default:
+			m = own
+		}
 	}
 	probabilities, err := m.Predict(complete)
 	switch {
@@ -608,25 +646,28 @@ func (n *Node) predict(ctx context.Context, p api.Predict) (any, error) {
 		answer.Probabilities[i] = []float64{}
 	}
 	for i, row := range probabilities {
+		if len(m.Encoding.Classes) == 0 {
+			answer.Predictions[at[i]] = strconv.FormatFloat(row[0], 'g', -1, 64)
+			continue
+		}
 		answer.Predictions[at[i]], answer.Probabilities[at[i]] = m.Encoding.Classes[m.Class(row)], row
 	}
 	return answer, nil
 }
 
-// complete returns the rows in which no feature is missing, and where in t they
-// stand.
-func complete(t dataset.Table, e dataset.Encoding) (rows dataset.Table, at []int) {
-	var features []int
-	for i, name := range t.Columns {
-		if slices.ContainsFunc(e.Features, func(f dataset.FeatureSpec) bool { return f.Name == name }) {
-			features = append(features, i)
+// own is a model with the part that this node has for itself, fitted to its rows.
+func (n *Node) own(ctx context.Context, cid record.CID, m task.Model) (task.Model, error) {
+	var took *run
+	err := n.sealed(ctx, cid, func(run *run, _ *task.Model) error {
+		if took = run; run.site == nil {
+			return errors.New("this node has no rows in the model's task")
 		}
+		return nil
+	})
+	if err != nil {
+		return m, err
 	}
-	rows.Columns = t.Columns
-	for i, row := range t.Rows {
-		if !slices.ContainsFunc(features, func(f int) bool { return row[f] == "" }) {
-			rows.Rows, at = append(rows.Rows, row), append(at, i)
-		}
-	}
-	return rows, at
+	took.working.Lock()
+	defer took.working.Unlock()
+	return took.site.Own(m, ctx.Err)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"village/protocol/agree"
+	"village/protocol/learn"
 	"village/protocol/member"
 	"village/protocol/record"
 	"village/protocol/task"
@@ -82,12 +83,14 @@ func (n *Node) restore() {
 		}
 		run.member.Restore(n.now(), records)
 		if e, enrolled := run.member.Enrolment(n.home.ID); enrolled {
-			site, err := n.site(run.id, t, e.Manifest)
+			site, parent, err := n.site(n.quit, run.id, t, e.Manifest)
 			if err != nil {
 				run.err = err.Error()
 				n.fail(fmt.Errorf("task %q: %w", t.Name, err))
 			}
-			run.site = site
+			if run.site = site; parent != nil {
+				run.member.From(parent.Params)
+			}
 		}
 	}
 }
@@ -159,8 +162,7 @@ func (n *Node) perform(run *run, effect member.Effect) {
 		n.publish(run, record.Slot{Kind: record.KindSeal, Subject: e.Topic.Subject(run.id)}, 0, task.Seal{Content: e.Content, Precommits: precommits})
 	case member.Train:
 		n.background(run, e.Round, func(progress func() error) (member.Event, error) {
-			params, err := run.site.Train(e, progress)
-			return member.Trained{Round: e.Round, Params: params}, err
+			return run.site.Train(e, until(run.task.RoundTime, progress))
 		})
 	case member.Make:
 		n.make(run, e)
@@ -298,6 +300,23 @@ func (n *Node) background(run *run, round uint64, work func(progress func() erro
 			n.step(run, event)
 		})
 	}()
+}
+
+// until makes progress end local steps after so many milliseconds, 0 = never.
+func until(milliseconds uint64, progress func() error) func() error {
+	if milliseconds == 0 {
+		return progress
+	}
+	end := time.Now().Add(time.Duration(milliseconds) * time.Millisecond)
+	return func() error {
+		if err := progress(); err != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			return learn.ErrEnough
+		}
+		return nil
+	}
 }
 
 // signal sends a beacon every now and then, as long as work waits for its turn

@@ -88,7 +88,7 @@ func (n *Node) provide(run *run, body any) (any, error) {
 	if !ok {
 		return body, nil
 	}
-	u, b, err := task.NewUpdate(u, run.task.Spec())
+	u, b, err := task.NewUpdate(u, run.task)
 	if err == nil && u.Size > 0 {
 		_, err = n.exchange.Provide(b)
 	}
@@ -155,7 +155,7 @@ func (n *Node) obtain(run *run, v *vector) {
 }
 
 func (n *Node) arrived(run *run, v *vector, b []byte) {
-	u, err := v.update.Fill(b, run.task.Spec())
+	u, err := v.update.Fill(b, run.task)
 	n.post(func() {
 		if err != nil {
 			n.fail(fmt.Errorf("task %q: the update of %s for round %d is of no use: %w", run.task.Name, v.record.Author, v.record.Number, err))
@@ -174,7 +174,7 @@ func (n *Node) restoreVector(run *run, r record.Record, u task.Update) (any, boo
 	v := n.hold(run, r, u)
 	b, err := chunks{n.store}.whole(v.announcement)
 	if err == nil {
-		if u, err = u.Fill(b, run.task.Spec()); err == nil {
+		if u, err = u.Fill(b, run.task); err == nil {
 			return u, true
 		}
 	}

@@ -135,7 +135,7 @@ func arithmetic(b *testing.B, nodes []Node, t task.Task, threads int) took {
 	if err != nil {
 		b.Fatal(err)
 	}
-	spec := t.Spec()
+	spec := t.SpecOf(0)
 	width := spec.Params()
 	mixes, updates := make([]float64, len(nodes)*width), make([]float64, len(nodes)*width)
 	type space struct {

@@ -24,7 +24,7 @@ func (c *crowd) start(n *node) {
 	w, before := n.world, c.Rounds
 	c.Rounds = member.NewRounds(member.RoundsConfig{
 		Graph: w.graph, Nodes: len(w.nodes), Own: int(n.place),
-		Rounds: w.cfg.Task.Rounds, Tolerance: w.cfg.Task.Tolerance, Start: w.cfg.Task.Spec().Init,
+		Rounds: w.cfg.Task.Rounds, Tolerance: w.cfg.Task.Tolerance, Start: func() []float64 { return w.cfg.Task.First(nil) },
 	})
 	if before != nil {
 		before.Held(func(from int, u *member.Update) { c.Take(n.now, from, u) })
@@ -77,7 +77,7 @@ func (c *crowd) advance(n *node) error {
 		return nil
 	}
 	if round, mix, ok := c.Next(n.now); ok {
-		if err := n.train(member.Train{Round: round, From: mix, Roster: n.world.roster}); err != nil {
+		if err := n.train(member.Train{Round: round, From: mix, Own: c.Own(), Kept: n.world.everyone, Roster: n.world.roster}); err != nil {
 			return fmt.Errorf("%s: %w", n.Name, err)
 		}
 	}

@@ -218,16 +218,16 @@ func plain(t testing.TB, nodes []Node, tk task.Task, rounds uint64) (updates [][
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := tk.Spec()
+	spec := tk.SpecOf(0)
 	mixes := make([][]float64, len(nodes))
 	updates = make([][]float64, len(nodes))
 	for i := range sites {
 		all.Scaling().Apply(sites[i])
-		mixes[i] = spec.Init()
+		mixes[i] = spec.Init(0)
 	}
 	for round := range rounds {
 		for i := range sites {
-			updates[i], err = spec.Train(mixes[i], sites[i], learn.Training{Steps: int(tk.LocalSteps), Rate: tk.LearningRate, L2: tk.L2})
+			updates[i], _, err = spec.Train(mixes[i], sites[i], learn.Training{Steps: int(tk.LocalSteps), Rate: tk.LearningRate, L2: tk.L2})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -201,7 +201,7 @@ func TestIsolatedForFiftyRounds(t *testing.T) {
 	if healed-cut < 50 {
 		t.Fatalf("isolated from round %d to %d only", cut, healed)
 	}
-	fixed := fedAvg(t, nodes, tk, tk.Spec().Init(), 4000, false)
+	fixed := fedAvg(t, nodes, tk, tk.First(nil), 4000, false)
 	if d := far(r.Model.Params, fixed); d > 1e-3 {
 		t.Errorf("%g from FedAvg's fixed point, more than 1e-3", d)
 	}

@@ -30,7 +30,8 @@ func (n *node) attack(e member.Train, learnt []float64) []float64 {
 	case Scaled:
 		params = along(e.From, learnt, scaledBy)
 	case ALittle:
-		params = aLittle(n.machine.others(n))
+		// Of a search, others may have come further.
+		params = aLittle(slices.DeleteFunc(n.machine.others(n), func(x []float64) bool { return len(x) != len(learnt) }))
 	case NaN:
 		params = []float64{math.NaN()}
 	}

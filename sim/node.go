@@ -1,11 +1,13 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
 
+	"village/protocol/learn"
 	"village/protocol/member"
 	"village/protocol/mixing"
 	"village/protocol/record"
@@ -127,22 +129,40 @@ func (leave) happen(n *node) error {
 // everyone else.
 func (n *node) train(e member.Train) error {
 	n.world.curve.pass(n, e)
-	n.mix = e.From
-	params, err := n.site.Train(e, n.world.halted)
+	_, n.mix = n.site.Lead(e)
+	t := n.world.cfg.Task
+	takes, progress := n.Step, n.world.halted
+	if within := time.Duration(t.RoundTime) * time.Millisecond; within > 0 && within < takes {
+		takes, progress = within, n.until(t, within)
+	}
+	trained, err := n.site.Train(e, progress)
 	if err != nil {
 		return err
 	}
 	if n.Attack != "" {
-		params = n.attack(e, params)
+		trained.Params = n.attack(e, trained.Params)
 	}
-	n.work(e.Round, member.Trained{Round: e.Round, Params: params})
+	n.work(e.Round, takes, trained)
 	return nil
 }
 
+// until ends local steps after as many as the node makes in some time: all take
+// n.Step together.
+func (n *node) until(t task.Task, within time.Duration) func() error {
+	made := 0.0
+	steps := float64(t.Candidate(0).LocalSteps)
+	return func() error {
+		if made++; made*float64(n.Step) >= steps*float64(within) {
+			return cmp.Or(n.world.halted(), learn.ErrEnough)
+		}
+		return n.world.halted()
+	}
+}
+
 // work lets time pass, with a beacon now and then, before what came out.
-func (n *node) work(round uint64, out member.Event) {
-	w := &work{round: round, until: n.now + n.Step, out: out}
-	n.after(min(member.BeaconInterval, n.Step), n.life, w)
+func (n *node) work(round uint64, takes time.Duration, out member.Event) {
+	w := &work{round: round, until: n.now + takes, out: out}
+	n.after(min(member.BeaconInterval, takes), n.life, w)
 }
 
 type work struct {
@@ -347,7 +367,7 @@ func (m *whole) perform(n *node, effect member.Effect) error {
 		if err != nil {
 			return err
 		}
-		n.work(e.Model.Round, member.Evaluated{Evaluation: evaluation})
+		n.work(e.Model.Round, n.Step, member.Evaluated{Evaluation: evaluation})
 	case member.Wake:
 		n.wakeAt(e.At)
 	}

@@ -182,7 +182,9 @@ type world struct {
 	nodes  []node
 	roster task.Roster // where they do not agree
 	curve  *curve
-	halted func() error // the error of a run whose context has ended
+	// everyone is the list of the task's candidates, where nobody drops any.
+	everyone []int
+	halted   func() error // the error of a run whose context has ended
 
 	engine  *engine
 	undone  int // nodes that have not come to the end
@@ -271,7 +273,7 @@ func (w *world) propose() error {
 	if err != nil {
 		return err
 	}
-	w.cfg.Task, w.id = t, record.CIDOf(b)
+	w.cfg.Task, w.id, w.everyone = t, record.CIDOf(b), t.Everyone()
 	if w.graph, err = mixing.New(t.Mixing, len(ids), t.Seed); err != nil {
 		return err
 	}
@@ -302,7 +304,7 @@ func (w *world) settleIn() error {
 		if errs[i] = w.halted(); errs[i] != nil {
 			return
 		}
-		if n.site, errs[i] = member.NewSite(n.id, w.id, w.cfg.Task, n.Rows, n.Split); errs[i] != nil {
+		if n.site, errs[i] = member.NewSite(n.id, w.id, w.cfg.Task, n.Rows, n.Split, nil); errs[i] != nil {
 			errs[i] = fmt.Errorf("%s: %w", n.Name, errs[i])
 			return
 		}
@@ -336,7 +338,7 @@ func (w *world) settleIn() error {
 	w.cfg.Nodes = nil // the rows may be many, and are not needed any more
 	var err error
 	if !w.agrees {
-		w.roster, err = task.RosterOf(enrolled)
+		w.roster, err = task.RosterOf(w.cfg.Task, enrolled)
 	}
 	return err
 }

@@ -148,11 +148,11 @@ func TestWithoutFaultsItIsFedAvg(t *testing.T) {
 		nodes, tk := hospitals(1), hospitalTask(rounds, 5)
 		// Updates may overtake each other by many of the fastest rounds.
 		r := run(t, Config{Nodes: nodes, Task: tk, Seed: 3, Delay: Delay{Min: time.Millisecond, Max: 2 * time.Second}})
-		want := fedAvg(t, nodes, tk, tk.Spec().Init(), int(rounds), false)
+		want := fedAvg(t, nodes, tk, tk.First(nil), int(rounds), false)
 		if d := far(r.Model.Params, want); d > 1e-12 {
 			t.Errorf("%d rounds: %g from the reference FedAvg, more than 1e-12", rounds, d)
 		}
-		if d := far(r.Model.Params, fedAvg(t, nodes, tk, tk.Spec().Init(), int(rounds), true)); d < 1e-3 {
+		if d := far(r.Model.Params, fedAvg(t, nodes, tk, tk.First(nil), int(rounds), true)); d < 1e-3 {
 			t.Errorf("%d rounds: equal weights come as near as %g, so that this test cannot tell them apart", rounds, d)
 		}
 	}
@@ -163,11 +163,11 @@ func TestLossAndSlownessDoNotMoveTheFixedPoint(t *testing.T) {
 	nodes, tk := hospitals(2), hospitalTask(rounds, 5)
 	nodes[1].Step = time.Second // ten times slower
 	r := run(t, Config{Nodes: nodes, Task: tk, Seed: 5, Faults: Faults{Loss: 0.3, Duplicate: 0.1}})
-	fixed := fedAvg(t, nodes, tk, tk.Spec().Init(), 4000, false)
+	fixed := fedAvg(t, nodes, tk, tk.First(nil), 4000, false)
 	if d := far(r.Model.Params, fixed); d > 1e-3 {
 		t.Errorf("%g from FedAvg's fixed point, more than 1e-3", d)
 	}
-	if d := far(fixed, fedAvg(t, nodes, tk, tk.Spec().Init(), 4000, true)); d < 1e-2 {
+	if d := far(fixed, fedAvg(t, nodes, tk, tk.First(nil), 4000, true)); d < 1e-2 {
 		t.Errorf("the fixed point of equal weights is as near as %g, so that this test cannot tell them apart", d)
 	}
 }

@@ -63,17 +63,23 @@ func (c *curve) pass(n *node, e member.Train) {
 	for ; n.sampled < len(c.rounds) && c.rounds[n.sampled] < e.Round; n.sampled++ {
 		s := n.shard
 		if s.tally == nil {
-			s.tally = learn.NewTally(c.task.Spec())
+			s.tally = learn.NewTally(c.task.SpecOf(0))
 		}
 		s.tally.Reset()
-		n.site.Tally(s.tally, e.Roster, e.From)
-		s.news.tallied(n.sampled, s.tally, c.task.Spec())
+		n.site.Tally(s.tally, e)
+		s.news.tallied(n.sampled, s.tally, c.task.SpecOf(0))
 		s.news.passed = append(s.news.passed, passage{
-			stamp: stamp{n.now, n.place}, sample: n.sampled, mix: slices.Clone(e.From),
+			stamp: stamp{n.now, n.place}, sample: n.sampled, mix: lead(n.site, e),
 			messages: n.messages, bytes: n.bytes,
 			report: s.tally.Counts().Report(c.task.Encoding.Classes, c.task.Encoding.Positive),
 		})
 	}
+}
+
+// lead copies the parameters that a round sets out from.
+func lead(site *member.Site, e member.Train) []float64 {
+	_, params := site.Lead(e)
+	return slices.Clone(params)
 }
 
 // count takes in what a shard has counted in a window.
@@ -148,10 +154,14 @@ type Spread struct {
 	squares float64
 }
 
-// Add takes a vector in, which has the length of the others.
+// Add takes a vector in, unless its length is not that of the first: it is of a
+// candidate that others have dropped from a search.
 func (s *Spread) Add(x []float64) {
 	if s.mean == nil {
 		s.mean = make([]float64, len(x))
+	}
+	if len(x) != len(s.mean) {
+		return
 	}
 	s.n++
 	for i, v := range x {
@@ -168,18 +178,24 @@ func (s *Spread) Count() int { return s.n }
 func (s *Spread) Distance() float64 { return math.Sqrt(s.squares / float64(max(s.n, 1))) }
 
 // Means are the plain means of the headline figures over nodes.
-type Means struct{ accuracy, f1, rocAUC mean }
+type Means struct{ accuracy, f1, rocAUC, mae, rmse, r2 mean }
 
 // Add takes a node's figures in, as far as they are defined.
 func (m *Means) Add(r learn.Report) {
 	m.accuracy.add(r.Accuracy)
 	m.f1.add(r.F1)
 	m.rocAUC.add(r.ROCAUC)
+	m.mae.add(r.MAE)
+	m.rmse.add(r.RMSE)
+	m.r2.add(r.R2)
 }
 
 // Metrics are the means.
 func (m *Means) Metrics() task.Metrics {
-	return task.Metrics{Accuracy: m.accuracy.value(), F1: m.f1.value(), ROCAUC: m.rocAUC.value()}
+	return task.Metrics{
+		Accuracy: m.accuracy.value(), F1: m.f1.value(), ROCAUC: m.rocAUC.value(),
+		MAE: m.mae.value(), RMSE: m.rmse.value(), R2: m.r2.value(),
+	}
 }
 
 // mean is of the values that are defined.

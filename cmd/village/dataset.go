@@ -18,12 +18,12 @@ const listDatasets = "village dataset list"
 
 func newDataset(a *app) *cobra.Command {
 	return group("dataset", "Datasets: rows stay at home, manifests are published",
-		newDatasetAdd(a), newDatasetList(a), newDatasetShow(a))
+		newDatasetAdd(a), newDatasetList(a), newDatasetShow(a), newDatasetDrift(a))
 }
 
 func newDatasetAdd(a *app) *cobra.Command {
 	var q api.AddDataset
-	var levels []string
+	var levels, units []string
 	cmd := &cobra.Command{
 		Use: "add FILE", Short: "Take the rows of a CSV or Parquet file in and publish their manifest",
 		Long: `Take the rows of a file in and publish their manifest. The rows stay at home.
@@ -38,6 +38,16 @@ one no longer where --levels names it, or beside the codes of other countries.`,
 			}
 			if q.Options.Levels, err = parseLevels(levels); err != nil {
 				return usage(cmd, "%v", err)
+			}
+			for _, s := range units {
+				column, unit, ok := strings.Cut(s, "=")
+				if !ok || column == "" || unit == "" {
+					return usage(cmd, "--unit %q must have the form COL=UNIT", s)
+				}
+				if q.Options.Units == nil {
+					q.Options.Units = map[string]string{}
+				}
+				q.Options.Units[column] = unit
 			}
 			client, err := a.client()
 			if err != nil {
@@ -64,6 +74,7 @@ one no longer where --levels names it, or beside the codes of other countries.`,
 	f.StringSliceVar(&q.Columns, "columns", nil, "names of the columns, for a CSV file without a header")
 	f.StringSliceVar(&q.Options.Categorical, "categorical", nil, "columns whose numbers are codes")
 	f.StringArrayVar(&levels, "levels", nil, "COL=a,b: levels to publish whatever their number of rows, repeatable")
+	f.StringArrayVar(&units, "unit", nil, "COL=UNIT: unit of a numeric column, repeatable; tasks refuse datasets of another one")
 	f.StringSliceVar(&q.Options.Ignore, "ignore", nil, "columns to leave out of everything")
 	f.StringVar(&q.Options.Split, "split", "", "column that says train or test")
 	f.StringVar(&q.Options.Positive, "positive", "", "level of the target that counts as positive")
@@ -149,4 +160,38 @@ func newDatasetShow(a *app) *cobra.Command {
 			return a.answer(cmd, v, func(w io.Writer) error { return table.Dataset(w, v) })
 		}),
 	}
+}
+
+func newDatasetDrift(a *app) *cobra.Command {
+	var q api.Drift
+	var in string
+	cmd := &cobra.Command{
+		Use: "drift CID", Short: "Tell how far new rows are from what a manifest says", Args: need("a CID"),
+		Long: `Tell how far the rows of a file are from what a dataset's manifest says of its
+rows: for each column the population stability index (under 0.1 next to nothing, from
+0.25 a lot) and the Kolmogorov-Smirnov distance. Nothing is stored or published.`,
+		ValidArgsFunction: a.complete(datasetCIDs),
+		RunE: action(func(cmd *cobra.Command, args []string) (err error) {
+			if q.Dataset, err = parseCID(args[0], listDatasets); err != nil {
+				return err
+			}
+			if q.Path, err = readable(in); err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.Drift(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			return a.answer(cmd, v, func(w io.Writer) error { return table.Drift(w, v.Columns) })
+		}),
+	}
+	cmd.Flags().StringVar(&in, "in", "", "CSV or Parquet file with the new rows")
+	cmd.Flags().StringSliceVar(&q.Columns, "columns", nil, "names of the columns, for a CSV file without a header")
+	cmd.MarkFlagRequired("in")
+	return cmd
 }

@@ -13,6 +13,7 @@ import (
 	"village/node"
 	"village/node/api"
 	"village/node/home"
+	"village/node/report"
 	"village/node/table"
 	"village/protocol/record"
 )
@@ -56,27 +57,40 @@ func newModel(a *app) *cobra.Command {
 				return a.answer(cmd, v, func(w io.Writer) error { return table.Model(w, v) })
 			}),
 		},
-		&cobra.Command{
-			Use: "report CID", Short: "Show how well a model does, beside what each node reaches alone", Args: need("a CID"),
-			ValidArgsFunction: a.complete(modelCIDs),
-			RunE: action(func(cmd *cobra.Command, args []string) error {
-				cid, err := parseCID(args[0], listModels)
+		newModelReport(a), newModelVerify(a), newModelExport(a), newModelPredict(a))
+}
+
+func newModelReport(a *app) *cobra.Command {
+	var page string
+	cmd := &cobra.Command{
+		Use: "report CID", Short: "Show how well a model does, beside what each node reaches alone", Args: need("a CID"),
+		ValidArgsFunction: a.complete(modelCIDs),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			cid, err := parseCID(args[0], listModels)
+			if err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.Report(cmd.Context(), cid)
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			if page != "" {
+				path, err := writeNew(page, func(w io.Writer) error { return report.Write(w, v) })
 				if err != nil {
 					return err
 				}
-				client, err := a.client()
-				if err != nil {
-					return err
-				}
-				v, err := client.Report(cmd.Context(), cid)
-				if err != nil {
-					return err
-				}
-				v.Schema = schema(cmd)
-				return a.answer(cmd, v, func(w io.Writer) error { return table.Report(w, v) })
-			}),
-		},
-		newModelVerify(a), newModelExport(a), newModelPredict(a))
+				fmt.Fprintln(cmd.ErrOrStderr(), "written: "+table.Text(path))
+			}
+			return a.answer(cmd, v, func(w io.Writer) error { return table.Report(w, v) })
+		}),
+	}
+	cmd.Flags().StringVar(&page, "html", "", "file to write the report to as a page with plots, which must not exist")
+	return cmd
 }
 
 func newModelVerify(a *app) *cobra.Command {
@@ -237,6 +251,7 @@ func newModelPredict(a *app) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&in, "in", "", "CSV or Parquet file with the model's features")
 	cmd.Flags().StringSliceVar(&q.Columns, "columns", nil, "names of the columns, for a CSV file without a header")
+	cmd.Flags().BoolVar(&q.Own, "own", false, "with a part of the model, such as its bias, that is fitted to this node's rows")
 	cmd.Flags().StringVar(&out, "out", "", "file to write, which must not exist: Parquet where it ends in .parquet, else CSV (else CSV on standard output)")
 	cmd.MarkFlagRequired("in")
 	return cmd

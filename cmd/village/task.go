@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,7 @@ const listTasks = "village task list"
 
 func newTask(a *app) *cobra.Command {
 	return group("task", "Tasks: what is trained, by whom and how",
-		newTaskPropose(a), newTaskList(a), newTaskShow(a), newTaskJoin(a), newTaskLeave(a), newTaskWatch(a))
+		newTaskPropose(a), newTaskContinue(a), newTaskList(a), newTaskShow(a), newTaskJoin(a), newTaskLeave(a), newTaskWatch(a))
 }
 
 func newTaskPropose(a *app) *cobra.Command {
@@ -30,8 +31,26 @@ func newTaskPropose(a *app) *cobra.Command {
 	var file string
 	var nodes []string
 	var l2 float64
+	var within time.Duration
 	cmd := &cobra.Command{
-		Use: "propose", Short: "Publish a task for the named nodes to train", Args: need(),
+		Use: "propose", Short: "Publish a task for the named nodes to train",
+		Long: `Publish a task for the named nodes to train.
+
+A feature is a column, or a column with a recipe by which every node cleans it:
+COL|STEP|STEP. The steps are
+  missing CODE      cells with this code are missing, as 0 for cholesterol
+  drop              rows with a missing cell are left out (without any recipe)
+  fill VALUE        a number or level takes the place of a missing cell
+  mean, median      the same with what the datasets' manifests say
+  level             the same with the commonest level
+  indicator         one more column, 1 where the cell was missing
+  other LEVEL       what an unknown level counts as, which is refused else
+  clip LO HI, times F, abs, log1p, cyclic PERIOD, ordinal A < B < C
+as in --features 'age,chol|missing 0|median|indicator,hour|cyclic 24'.
+
+With --auto the nodes choose the model, its size and how it is trained by
+themselves: they train many candidates side by side, drop half of them time and
+again by their loss on rows held back, and the last one is the task's.`, Args: need(),
 		RunE: action(func(cmd *cobra.Command, _ []string) (err error) {
 			if file != "" {
 				other := ""
@@ -57,6 +76,7 @@ func newTaskPropose(a *app) *cobra.Command {
 			if cmd.Flags().Changed("l2") {
 				q.L2 = &l2
 			}
+			q.Seconds = max(q.Seconds, within.Seconds())
 			switch {
 			case q.Name == "":
 				return usage(cmd, "the task needs a name (--name)")
@@ -73,15 +93,7 @@ func newTaskPropose(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v.Schema = schema(cmd)
-			if v.Warning != "" {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+table.Text(v.Warning))
-			}
-			return a.answer(cmd, v, func(w io.Writer) error {
-				fmt.Fprintln(cmd.ErrOrStderr(), "next, at each named node: village task join "+v.CID.String())
-				_, err := fmt.Fprintln(w, v.CID)
-				return err
-			})
+			return a.proposed(cmd, v)
 		}),
 	}
 	f := cmd.Flags()
@@ -89,16 +101,82 @@ func newTaskPropose(a *app) *cobra.Command {
 	f.StringVar(&q.Target, "target", "", "column to predict")
 	f.StringSliceVar(&q.Features, "features", nil, "columns to predict it from (else all that the nodes' datasets share)")
 	f.StringSliceVar(&nodes, "nodes", nil, "peer IDs of the nodes that may take part")
-	f.StringVar(&q.Model, "model", "", "logistic or softmax (else by the number of classes)")
+	f.StringVar(&q.Sensitive, "sensitive", "", "column by whose levels the report tells groups apart")
+	f.StringVar(&q.Model, "model", "", "linear, logistic, softmax or mlp (else as the target asks for)")
+	f.IntSliceVar(&q.Hidden, "hidden", nil, "widths of the hidden layers of a perceptron (mlp)")
+	f.IntVar(&q.Auto, "auto", 0, "have the nodes choose among so many models and ways to train them (16 if no number is given)")
+	f.Lookup("auto").NoOptDefVal = "16"
 	f.Uint64Var(&q.Rounds, "rounds", 0, "number of rounds (0 = default)")
 	f.Uint64Var(&q.LocalSteps, "local-steps", 0, "steps of each node in a round (0 = default)")
 	f.Float64Var(&q.LearningRate, "learning-rate", 0, "length of a step (0 = default)")
 	f.Uint64Var(&q.Batch, "batch", 0, "rows in a step (0 = default)")
 	f.Float64Var(&l2, "l2", 0, "penalty on squared weights (left out = default)")
+	f.StringVar(&q.Optimizer, "optimizer", "", "of the local steps: momentum or adam (else plain gradient steps)")
+	f.Float64Var(&q.Prox, "prox", 0, "FedProx: pull of local steps to where they set out from")
+	f.BoolVar(&q.Scaffold, "scaffold", false, "correct local steps for what the nodes' rows differ in")
+	f.StringVar(&q.Outer, "outer", "", "how the averaged change is taken: nesterov, adam or yogi (else as it is)")
+	f.Float64Var(&q.OuterRate, "outer-rate", 0, "step of the outer optimizer (0 = default)")
+	f.StringVar(&q.Personal, "personal", "", "what every node has for itself, and never sends: bias or last-layer")
+	f.DurationVar(&within, "within", 0, "time that a node's local steps may take in all; slow nodes make fewer (0 = any)")
 	f.StringVar(&q.Mixing, "mixing", "", "who mixes with whom: all (default), ring, torus, regular:K, exponential, base:K or random")
 	f.Uint64Var(&q.Seed, "seed", 0, "seed of everything random")
 	f.Float64Var(&q.Tolerance, "tolerance", 0, "stop when no parameter changes by more (0 = run all rounds)")
 	f.StringVar(&file, "file", "", "TOML file with all of this, keys with _ for -")
+	return cmd
+}
+
+// proposed answers with a task that was published.
+func (a *app) proposed(cmd *cobra.Command, v api.Proposed) error {
+	v.Schema = schema(cmd)
+	if v.Warning != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+table.Text(v.Warning))
+	}
+	return a.answer(cmd, v, func(w io.Writer) error {
+		fmt.Fprintln(cmd.ErrOrStderr(), "next, at each named node: village task join "+v.CID.String())
+		_, err := fmt.Fprintln(w, v.CID)
+		return err
+	})
+}
+
+func newTaskContinue(a *app) *cobra.Command {
+	var q api.Continue
+	var nodes []string
+	cmd := &cobra.Command{
+		Use: "continue MODEL", Short: "Publish a task that goes on from a model, with new rows",
+		Long: `Publish a task that goes on from a model, with new rows: each node adds its new
+rows under the dataset's name (village dataset add says how far they have drifted)
+and joins. Everything is as in the model's task but what a flag says. The report
+sets the new model beside the old one; it is promoted where it is not worse.`,
+		Args: need("a MODEL"), ValidArgsFunction: a.complete(modelCIDs),
+		RunE: action(func(cmd *cobra.Command, args []string) (err error) {
+			if q.Model, err = parseCID(args[0], listModels); err != nil {
+				return err
+			}
+			for _, s := range nodes {
+				id, err := parseNodeID(cmd, s)
+				if err != nil {
+					return err
+				}
+				q.Nodes = append(q.Nodes, id)
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.Continue(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			return a.proposed(cmd, v)
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&q.Name, "name", "", "name of the task (else that of the model)")
+	f.StringVar(&q.Description, "description", "", "what is new")
+	f.StringSliceVar(&nodes, "nodes", nil, "peer IDs of the nodes that may take part (else as before)")
+	f.Uint64Var(&q.Rounds, "rounds", 0, "number of rounds (0 = as before)")
+	f.Uint64Var(&q.LocalSteps, "local-steps", 0, "steps of each node in a round (0 = as before)")
+	f.Float64Var(&q.LearningRate, "learning-rate", 0, "length of a step (0 = as before)")
 	return cmd
 }
 

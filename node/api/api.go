@@ -138,6 +138,24 @@ type AddedDataset struct {
 	Dropped map[string]int    `json:"dropped"`
 	LeftOut map[string]string `json:"left_out"`
 	Hints   []string          `json:"hints"`
+	// Drift is how far the rows are from those of the dataset that this one
+	// replaces; null where it replaces none.
+	Drift []dataset.ColumnDrift `json:"drift"`
+}
+
+// Drift asks how far a file's rows are from what a manifest says. Path is
+// absolute.
+type Drift struct {
+	Dataset record.CID `json:"dataset"`
+	Path    string     `json:"path"`
+	Columns []string   `json:"columns"` // their names, where the file has no header
+}
+
+// Drifted is the answer of village dataset drift.
+type Drifted struct {
+	Schema  string                `json:"schema"`
+	CID     record.CID            `json:"cid"` // of the dataset
+	Columns []dataset.ColumnDrift `json:"columns"`
 }
 
 // Dataset is a manifest as it was published, with who published it.
@@ -178,6 +196,32 @@ type Propose struct {
 	Mixing       string          `json:"mixing" toml:"mixing"`
 	Seed         uint64          `json:"seed" toml:"seed"`
 	Tolerance    float64         `json:"tolerance" toml:"tolerance"`
+	Hidden       []int           `json:"hidden" toml:"hidden"` // implies model mlp
+	Optimizer    string          `json:"optimizer" toml:"optimizer"`
+	Prox         float64         `json:"prox" toml:"prox"`
+	Outer        string          `json:"outer" toml:"outer"`
+	OuterRate    float64         `json:"outer_rate" toml:"outer_rate"`
+	Scaffold     bool            `json:"scaffold" toml:"scaffold"`
+	Personal     string          `json:"personal" toml:"personal"`
+	Sensitive    string          `json:"sensitive" toml:"sensitive"` // column
+	// Seconds bounds the time of all local steps of a node together.
+	Seconds float64 `json:"seconds" toml:"seconds"`
+	// Auto has the nodes choose among so many candidates of the Search space, whose
+	// empty lists have defaults; 0 = none.
+	Auto   int        `json:"auto" toml:"auto"`
+	Search task.Space `json:"search" toml:"search"`
+}
+
+// Continue asks to publish a task that goes on from a model, with new rows. Zero
+// values mean those of the task that made it.
+type Continue struct {
+	Model        record.CID      `json:"model"`
+	Name         string          `json:"name"`
+	Description  string          `json:"description"`
+	Nodes        []record.NodeID `json:"nodes"`
+	Rounds       uint64          `json:"rounds"`
+	LocalSteps   uint64          `json:"local_steps"`
+	LearningRate float64         `json:"learning_rate"`
 }
 
 // Proposed is the answer of village task propose.
@@ -281,6 +325,17 @@ type ShownTask struct {
 	Seed         uint64           `json:"seed"`
 	Tolerance    float64          `json:"tolerance"`
 	Nodes        []TaskNode       `json:"nodes"`
+	Hidden       []int            `json:"hidden,omitempty"`
+	Optimizer    learn.Optimizer  `json:"optimizer,omitempty"`
+	Prox         float64          `json:"prox,omitempty"`
+	Outer        learn.Outer      `json:"outer,omitempty"`
+	OuterRate    float64          `json:"outer_rate,omitempty"`
+	Scaffold     bool             `json:"scaffold,omitempty"`
+	Personal     learn.Part       `json:"personal,omitempty"`
+	RoundTime    float64          `json:"round_time_seconds,omitempty"`
+	Parent       record.CID       `json:"parent,omitzero"` // model that the task goes on from
+	Search       *task.Search     `json:"search,omitempty"`
+	Kept         []int            `json:"kept,omitempty"` // candidates that are still in the search
 }
 
 // ModelSummary is a sealed model.
@@ -290,6 +345,11 @@ type ModelSummary struct {
 	Name  string     `json:"name"`
 	Model learn.Kind `json:"model"`
 	Bytes uint64     `json:"size_bytes"`
+	// Parent is the model that this one goes on from, undefined where it goes on
+	// from none; Promoted says whether it is not worse, null as long as that is
+	// not known.
+	Parent   record.CID `json:"parent,omitzero"`
+	Promoted *bool      `json:"promoted,omitempty"`
 }
 
 // Models is the answer of village model list.
@@ -306,8 +366,10 @@ type ShownModel struct {
 	Encoding dataset.Encoding `json:"encoding"`
 	Scaling  dataset.Scaling  `json:"scaling"`
 	Columns  []string         `json:"columns"` // names of the encoded columns
-	Weight   [][]float64      `json:"weight"`
+	Weight   [][]float64      `json:"weight"`  // of a regression; a perceptron shows its Hidden layers' widths
 	Bias     []float64        `json:"bias"`
+	Hidden   []int            `json:"hidden,omitempty"`
+	Lineage  []record.CID     `json:"lineage,omitempty"` // models that this one goes on from, newest first, as far as they are here
 }
 
 // Report is the answer of village model report: local-only beside federated,
@@ -328,6 +390,15 @@ type Report struct {
 	Worst    MeanPair        `json:"worst_node"`
 	// Contributions say of every named node what it gave to the model.
 	Contributions []Contribution `json:"contributions"`
+	// Personal is what each node has for itself under the heading of that name.
+	Personal learn.Part `json:"personal"`
+	// Search is how the model was chosen, if it was.
+	Search *task.Trail `json:"search,omitempty"`
+	// Lineage is the models that this one goes on from, newest first, and
+	// Promoted whether it is not worse than the first of them; null until that
+	// is known.
+	Lineage  []record.CID `json:"lineage,omitempty"`
+	Promoted *bool        `json:"promoted,omitempty"`
 }
 
 // The parts of a [Report] are those that every node computes.
@@ -344,6 +415,7 @@ func ReportOf(r task.Results) Report {
 	return Report{
 		CID: r.CID, Task: r.Task, Name: r.Name, Target: r.Target, Positive: r.Positive, Rounds: r.Rounds,
 		Missing: r.Missing, Nodes: r.Nodes, AllRows: r.AllRows, Mean: r.Mean, Worst: r.Worst, Contributions: r.Contributions,
+		Personal: r.Personal, Search: r.Search, Lineage: r.Lineage, Promoted: r.Promoted,
 	}
 }
 
@@ -367,10 +439,11 @@ type Predict struct {
 	Model   record.CID `json:"model"`
 	Path    string     `json:"path"`
 	Columns []string   `json:"columns"` // their names, where the file has no header
+	Own     bool       `json:"own"`     // with a part of the model that is fitted to this node's rows
 }
 
 // Predictions is the answer of village model predict. Probabilities has a row a
-// prediction, a column a class.
+// prediction, a column a class; none where the target is numeric.
 type Predictions struct {
 	Schema        string      `json:"schema"`
 	CID           record.CID  `json:"cid"`

@@ -37,8 +37,10 @@ const (
 	PathPeer          = "/v1/peers/{id}"            // DELETE
 	PathMember        = "/v1/members/{id}"          // DELETE
 	PathDatasets      = "/v1/datasets"              // GET ?mine=1&domain=D; POST AddDataset
+	PathDrift         = "/v1/datasets/drift"        // POST Drift
 	PathDataset       = "/v1/datasets/{cid}"        // GET
 	PathTasks         = "/v1/tasks"                 // GET; POST Propose
+	PathTaskContinue  = "/v1/tasks/continue"        // POST Continue
 	PathTask          = "/v1/tasks/{cid}"           // GET
 	PathTaskWatch     = "/v1/tasks/{cid}/watch"     // GET, a ShownTask a line until it is done
 	PathTaskJoin      = "/v1/tasks/{cid}/join"      // POST Join
@@ -238,6 +240,16 @@ func (c *Client) WatchTask(ctx context.Context, cid record.CID, report func(Show
 	default:
 		return Fail(CodeFailed, c.command("task watch "+cid.String()), "the daemon stopped before the task was done")
 	}
+}
+
+// Drift tells how far a file's rows are from what a manifest says.
+func (c *Client) Drift(ctx context.Context, q Drift) (Drifted, error) {
+	return call[Drifted](ctx, c, http.MethodPost, PathDrift, q)
+}
+
+// Continue publishes a task that goes on from a model.
+func (c *Client) Continue(ctx context.Context, q Continue) (Proposed, error) {
+	return call[Proposed](ctx, c, http.MethodPost, PathTaskContinue, q)
 }
 
 // Join enrols this node in a task.

@@ -271,6 +271,10 @@ func AddedDataset(w io.Writer, v api.AddedDataset) error {
 	for _, h := range v.Hints {
 		fmt.Fprintln(w, "hint: "+Text(h))
 	}
+	if len(v.Drift) > 0 {
+		fmt.Fprintln(w, "\ndrift from the rows before:")
+		return Drift(w, v.Drift)
+	}
 	return nil
 }
 
@@ -385,7 +389,7 @@ func Task(w io.Writer, v api.ShownTask) error {
 	for i, c := range v.Encoding.Classes {
 		classes[i] = Text(c)
 	}
-	err := columns(w, [][]string{
+	err := columns(w, append([][]string{
 		{"cid", v.CID.String()}, {"name", or(v.Name)}, {"description", or(v.Description)},
 		{"proposer", TaskNames(v).of(v.Proposer)}, {"stage", Progress(v.TaskSummary, TaskNames(v))},
 		{"target", or(v.Target)}, {"classes", or(strings.Join(classes, ", "))}, {"positive", or(v.Encoding.Positive)},
@@ -393,7 +397,7 @@ func Task(w io.Writer, v api.ShownTask) error {
 		{"model", or(string(v.Model))}, {"rounds", count(v.Rounds)}, {"local steps", count(v.LocalSteps)},
 		{"learning rate", number(v.LearningRate)}, {"batch", batch}, {"l2", number(v.L2)},
 		{"mixing", or(v.Mixing)}, {"seed", count(v.Seed)}, {"tolerance", number(v.Tolerance)},
-	})
+	}, special(v)...))
 	if err != nil {
 		return err
 	}
@@ -407,6 +411,28 @@ func Task(w io.Writer, v api.ShownTask) error {
 		rows = append(rows, []string{n.PeerID.String(), or(label(n.Nation, n.Name)), yes(n.Enrolled), trained, count(n.Round), yes(n.Evaluated), state(n), cidOr(n.Dataset)})
 	}
 	return list(w, "no nodes", []string{"PEER ID", "NODE", "ENROLLED", "TRAINING ROWS", "ROUND", "EVALUATED", "STATE", "DATASET"}, rows)
+}
+
+// special are the lines of a task about what most tasks do without.
+func special(v api.ShownTask) (rows [][]string) {
+	add := func(name string, is bool, value string) {
+		if is {
+			rows = append(rows, []string{name, value})
+		}
+	}
+	add("hidden layers", len(v.Hidden) > 0, fmt.Sprint(v.Hidden))
+	add("optimizer", v.Optimizer != "", Text(string(v.Optimizer)))
+	add("prox", v.Prox > 0, number(v.Prox))
+	add("scaffold", v.Scaffold, "yes")
+	add("outer optimizer", v.Outer != "", fmt.Sprintf("%s, rate %s", Text(string(v.Outer)), number(v.OuterRate)))
+	add("each node's own", v.Personal != "", Text(string(v.Personal)))
+	add("round time", v.RoundTime > 0, fmt.Sprintf("%g s", v.RoundTime))
+	add("sensitive column", v.Encoding.Sensitive != "", Text(v.Encoding.Sensitive))
+	add("goes on from", v.Parent.Defined(), v.Parent.String())
+	if v.Search != nil {
+		add("search", true, fmt.Sprintf("%d candidates, %d of them still in it", len(v.Search.Candidates), len(v.Kept)))
+	}
+	return rows
 }
 
 // state says what is out of the ordinary about a node of a task.
@@ -427,18 +453,31 @@ func state(n api.TaskNode) string {
 func Models(w io.Writer, v api.Models) error {
 	var rows [][]string
 	for _, m := range v.Models {
-		rows = append(rows, []string{m.CID.String(), or(m.Name), or(string(m.Model)), Bytes(m.Bytes), cidOr(m.Task)})
+		promoted := None // goes on from no other
+		switch {
+		case m.Promoted != nil:
+			promoted = yes(*m.Promoted)
+		case m.Parent.Defined():
+			promoted = "not known yet"
+		}
+		rows = append(rows, []string{m.CID.String(), or(m.Name), or(string(m.Model)), Bytes(m.Bytes), promoted, cidOr(m.Task)})
 	}
-	return list(w, "no models; a task that has ended leaves one: village task list", []string{"CID", "NAME", "MODEL", "SIZE", "TASK"}, rows)
+	return list(w, "no models; a task that has ended leaves one: village task list", []string{"CID", "NAME", "MODEL", "SIZE", "PROMOTED", "TASK"}, rows)
 }
 
 // Model writes a model's parameters, for scaled features.
 func Model(w io.Writer, v api.ShownModel) error {
-	err := columns(w, [][]string{
+	facts := [][]string{
 		{"cid", v.CID.String()}, {"name", or(v.Name)}, {"task", cidOr(v.Task)}, {"model", or(string(v.Model))},
 		{"size", Bytes(v.Bytes)}, {"target", or(v.Encoding.Target)}, {"positive", or(v.Encoding.Positive)},
-	})
-	if err != nil {
+	}
+	if len(v.Hidden) > 0 {
+		facts = append(facts, []string{"hidden layers", fmt.Sprint(v.Hidden)})
+	}
+	for _, parent := range v.Lineage {
+		facts = append(facts, []string{"goes on from", parent.String()})
+	}
+	if err := columns(w, facts); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
@@ -472,7 +511,10 @@ func Model(w io.Writer, v api.ShownModel) error {
 	for o := range v.Weight {
 		bias = append(bias, at(v.Bias, o))
 	}
-	return list(w, "", head, append(rows, bias))
+	if len(v.Weight) > 0 {
+		rows = append(rows, bias)
+	}
+	return list(w, "", head, rows)
 }
 
 // PredictionsCSV writes predictions as CSV: the class, and the probability of

@@ -88,6 +88,9 @@ func NewTally(s Spec) *Tally {
 // Those of a numeric target are not.
 func (t *Tally) Groups(n int) { t.groups = make([]uint64, n*len(t.confusion)) }
 
+// Of makes the tally count models of another shape, of the same outputs.
+func (t *Tally) Of(s Spec) { t.spec = s }
+
 // Count adds the rows. The predicted class is the most probable one, of equal
 // ones the first.
 func (t *Tally) Count(params []float64, data dataset.Samples) {

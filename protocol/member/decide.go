@@ -21,6 +21,9 @@ func (m *Member) decisionOn(topic task.Topic) *decision {
 	if topic == task.TopicRoster {
 		return &m.rosterVote
 	}
+	if rung, ok := topic.Rung(m.task); ok {
+		return &m.rungVotes[rung]
+	}
 	return &m.finalVote
 }
 
@@ -137,6 +140,7 @@ func (m *Member) open(now time.Duration) bool {
 	if _, content, ok := m.rosterVote.machine.Decided(); ok && !m.roster.CID.Defined() {
 		m.openRoster(now, content)
 	}
+	m.climb(now)
 	if _, content, ok := m.finalVote.machine.Decided(); ok && m.roster.CID.Defined() && !m.sealed() {
 		// What is decided on was judged good by a quorum; a content that does
 		// not decode was not.
@@ -169,7 +173,7 @@ func (m *Member) openRoster(now time.Duration, content []byte) {
 		}
 		enrolled = append(enrolled, *e)
 	}
-	roster, err := task.RosterOf(enrolled)
+	roster, err := task.RosterOf(m.task, enrolled)
 	if err != nil {
 		// Every enrolment was checked against the task, so that they merge.
 		panic("member: checked enrolments do not make a roster: " + err.Error())
@@ -186,7 +190,7 @@ func (m *Member) openRoster(now time.Duration, content []byte) {
 // last round, of the silent their newest if it is recent. It is not ready as
 // long as somebody is still on the way there.
 func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
-	if m.rounds.highest < m.task.Rounds && m.task.Tolerance == 0 {
+	if m.rounds.highest < m.task.Rounds && m.task.Tolerance == 0 || m.climbing() {
 		return c, false
 	}
 	last := uint64(0)
@@ -216,7 +220,9 @@ func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
 	if !ready {
 		return c, false
 	}
-	c = task.FinalContent{Round: last, Roster: m.roster.CID, Parts: []task.Part{}, Out: []task.Out{}}
+	c = task.FinalContent{
+		Round: last, Roster: m.roster.CID, Parts: []task.Part{}, Out: []task.Out{}, Chosen: m.kept[0], Ends: m.ends,
+	}
 	for i := range m.seats {
 		s := &m.seats[i]
 		why := task.Silent
@@ -284,8 +290,11 @@ func (m *Member) finalApplication(now time.Duration) agree.Application {
 			if record.Decode(content, &c) != nil {
 				return agree.Bad
 			}
-			if m.behind(c.Round) {
+			if m.behind(c.Round) || m.climbing() {
 				return agree.Pending
+			}
+			if c.Chosen != m.kept[0] || !slices.EqualFunc(c.Ends, m.ends, sameEnd) {
+				return agree.Bad
 			}
 			verdict := m.judge(now, c)
 			if verdict != agree.Good {
@@ -439,6 +448,12 @@ func (m *Member) modelOf(c task.FinalContent) *task.Model {
 			return nil
 		}
 		params[p] = u.Params
+		if m.task.Search != nil {
+			// A follower may not have followed the search.
+			if params[p], _ = m.task.Project(u.Params, u.Kept, []int{c.Chosen}); params[p] == nil {
+				return nil
+			}
+		}
 	}
 	model, err := task.ModelOf(m.id, m.task, m.roster, c, params)
 	if err != nil {

@@ -54,6 +54,9 @@ type Leave struct{}
 type Trained struct {
 	Round  uint64
 	Params []float64
+	Kept   []int     // candidates of a search that Params are of
+	Losses []float64 // see task.Update
+	Rows   uint64
 }
 
 // Made is the end of a [Make]: the CIDs of the stored model and of its inputs.
@@ -108,7 +111,9 @@ type Certify struct {
 // While it lasts, the driver sends beacons.
 type Train struct {
 	Round  uint64
-	From   []float64
+	From   []float64 // the mix of vectors, which nobody changes
+	Own    []float64 // the node's own newest vector, nil before its first
+	Kept   []int     // candidates that both are of
 	Roster task.Roster
 }
 
@@ -173,6 +178,10 @@ type Member struct {
 	roster     task.Roster                         // its CID is defined once it is open
 
 	rounds    *Rounds
+	parent    []float64      // parameters of the model that the task goes on from
+	rungVotes []decision     // of a search
+	ends      []task.RungEnd // of the rungs that have ended
+	kept      []int          // candidates that are still in the search
 	finalVote decision
 	made      map[record.CID]Made    // what sets of updates come to, by set; undefined CIDs while asked for
 	fetched   map[record.CID]*Update // of the decided model's inputs
@@ -219,7 +228,7 @@ func New(self record.NodeID, id record.CID, t task.Task) *Member {
 	}
 	m.rounds = NewRounds(RoundsConfig{
 		Graph: graph, Nodes: len(t.Nodes), Own: m.own, Rounds: t.Rounds, Tolerance: t.Tolerance,
-		Start: t.Spec().Init, All: true, Fewest: m.fewestParts, Recent: t.Recent(),
+		Start: func() []float64 { return m.first() }, All: true, Fewest: m.fewestParts, Recent: t.Recent(),
 	})
 	for i := range m.seats {
 		m.seats[i].peer = m.rounds.peer(i)
@@ -227,7 +236,24 @@ func New(self record.NodeID, id record.CID, t task.Task) *Member {
 	ballots := task.BallotSeed(id)
 	m.rosterVote = decision{topic: task.TopicRoster, machine: agree.New(self, t.Nodes, ballots)}
 	m.finalVote = decision{topic: task.TopicFinal, machine: agree.New(self, t.Nodes, ballots)}
+	m.kept = t.Everyone()
+	if t.Search != nil {
+		for i := range t.Search.Rungs {
+			m.rungVotes = append(m.rungVotes, decision{topic: task.TopicOfRung(i), machine: agree.New(self, t.Nodes, ballots)})
+		}
+	}
+	m.limit()
 	return m
+}
+
+// From gives a task that goes on from a model that model's parameters, before the
+// node enrols. Who only follows needs none.
+func (m *Member) From(params []float64) { m.parent = params }
+
+// first is what training starts from, as far as the search has come.
+func (m *Member) first() []float64 {
+	vector, _ := m.task.Project(m.task.First(m.parent), m.task.Everyone(), m.kept)
+	return vector
 }
 
 // Restore takes in the records that a store held, before the first Step, without
@@ -297,7 +323,7 @@ func (m *Member) take(now time.Duration, r Received) {
 			m.takeEarly(now, i)
 		}
 	case task.Update:
-		if s.enrolled == nil || !m.roster.CID.Defined() {
+		if s.enrolled == nil || !m.roster.CID.Defined() { // or see takeUpdate
 			s.early = hold(s.early, r)
 		} else {
 			m.takeUpdate(now, i, r, body)
@@ -344,15 +370,39 @@ func (m *Member) takeEarly(now time.Duration, i int) {
 	}
 }
 
-// takeUpdate holds an update that was trained with this roster.
+// takeUpdate holds an update that was trained with this roster. One of a search
+// that has come further than this node knows waits until it knows.
 func (m *Member) takeUpdate(now time.Duration, i int, r Received, body task.Update) {
-	if body.Roster == m.roster.CID && body.Weight == m.seats[i].enrolled.Moments.Count {
-		m.rounds.Take(now, i, held(r, body))
+	s := &m.seats[i]
+	if body.Roster != m.roster.CID || body.Weight != s.enrolled.Moments.Count {
+		return
 	}
+	u := held(r, body)
+	if !m.narrow(u) {
+		s.early = hold(s.early, r)
+		return
+	}
+	m.rounds.Take(now, i, u)
+}
+
+// narrow brings an update down to the candidates that are still in the search, or
+// returns false where some of these are not in it.
+func (m *Member) narrow(u *Update) (ok bool) {
+	if m.task.Search == nil || slices.Equal(u.Kept, m.kept) {
+		return true
+	}
+	params, ok := m.task.Project(u.Params, u.Kept, m.kept)
+	if ok {
+		u.Params, u.Kept, u.Losses = params, m.kept, nil
+	}
+	return ok
 }
 
 func held(r Received, u task.Update) *Update {
-	return &Update{CID: r.CID, Round: r.Number, Previous: u.Previous, Weight: u.Weight, Settled: u.Settled, Params: u.Params}
+	return &Update{
+		CID: r.CID, Round: r.Number, Previous: u.Previous, Weight: u.Weight, Settled: u.Settled, Params: u.Params,
+		Kept: u.Kept, Losses: u.Losses, Rows: u.Rows,
+	}
 }
 
 // update is the record of a finished round.
@@ -360,6 +410,7 @@ func (m *Member) update(e Trained) Publish {
 	u := m.rounds.Finish(e.Round, m.seats[m.own].enrolled.Moments.Count, e.Params)
 	return Publish{Kind: record.KindUpdate, Number: u.Round, Body: task.Update{
 		Task: m.id, Roster: m.roster.CID, Weight: u.Weight, Previous: u.Previous, Settled: u.Settled, Params: u.Params,
+		Kept: e.Kept, Losses: e.Losses, Rows: e.Rows,
 	}}
 }
 
@@ -372,7 +423,7 @@ func (m *Member) train(now time.Duration) {
 		return
 	}
 	if round, mix, ok := m.rounds.Next(now); ok {
-		m.do(Train{Round: round, From: mix, Roster: m.roster})
+		m.do(Train{Round: round, From: mix, Own: m.rounds.Own(), Kept: m.kept, Roster: m.roster})
 	}
 	if at := m.rounds.Wake(); at > 0 {
 		m.wakeAt(at)
@@ -400,11 +451,13 @@ func (m *Member) advance(now time.Duration) []Effect {
 		// Training goes on until a final set is decided on.
 		m.train(now)
 		if !m.rounds.Busy() {
-			m.decide(now, &m.finalVote, m.finalApplication(now))
-			m.open(now)
+			m.settle(now)
 		}
 	}
 	m.certify(now, &m.rosterVote)
+	for i := range m.rungVotes {
+		m.certify(now, &m.rungVotes[i])
+	}
 	m.certify(now, &m.finalVote)
 	if m.sealed() {
 		m.finish(now)

@@ -50,7 +50,7 @@ func rosterOf(t testing.TB, members ...int) task.Roster {
 		r := enrolled(i)
 		parts = append(parts, task.Enrolled{CID: r.CID, Author: r.Author, Enrolment: r.Body.(task.Enrolment)})
 	}
-	r, err := task.RosterOf(parts)
+	r, err := task.RosterOf(newTask(5), parts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func started(t testing.TB, i int, tk task.Task) *Member {
 	for j := range nodes {
 		effects = m.Step(second, enrolled(j))
 	}
-	if train := only[Train](t, effects); train.Round != 1 || !reflect.DeepEqual(train.From, tk.Spec().Init()) || !reflect.DeepEqual(train.Roster, theRoster(t)) {
+	if train := only[Train](t, effects); train.Round != 1 || !reflect.DeepEqual(train.From, tk.First(nil)) || !reflect.DeepEqual(train.Roster, theRoster(t)) {
 		t.Fatalf("begins with round %d from %v", train.Round, train.From)
 	}
 	return m
@@ -189,7 +189,7 @@ func TestOneRound(t *testing.T) {
 		t.Errorf("%s before a quorum has decided on the roster", m.Stage())
 	}
 	train := only[Train](t, m.Step(0, opened(t, 0, 1, 2)))
-	if train.Round != 1 || train.Roster.CID != theRoster(t).CID || !slices.Equal(train.From, tk.Spec().Init()) {
+	if train.Round != 1 || train.Roster.CID != theRoster(t).CID || !slices.Equal(train.From, tk.First(nil)) {
 		t.Errorf("train %+v", train)
 	}
 	if m.Stage() != Training || m.Round() != 0 || m.Roster() != theRoster(t).CID || !m.InRoster(nodes[2]) || m.InRoster(stranger) {

@@ -30,6 +30,7 @@ type Rounds struct {
 	settled bool          // whether that had come to rest
 	since   time.Duration // when the own newest update was held
 	takes   time.Duration // how long a round takes while a quorum takes part
+	limit   uint64        // the last round that may begin, 0 = that of the task
 	wake    time.Duration // when Next may have another answer, 0 = when something is heard
 	slowest time.Duration // the longest recent wait for anyone
 	highest uint64        // the highest round seen
@@ -63,6 +64,9 @@ type Update struct {
 	Weight   uint64 // the author's training rows
 	Settled  bool
 	Params   []float64
+	Kept     []int     // candidates of a search that Params are of
+	Losses   []float64 // of these, in an update that ends a rung
+	Rows     uint64    // that the losses are over
 }
 
 // peer is what is held of a node.
@@ -178,6 +182,14 @@ func (r *Rounds) Round() uint64 {
 		return 0
 	}
 	return r.own.round()
+}
+
+// Own is the newest vector of the node, nil before its first.
+func (r *Rounds) Own() []float64 {
+	if r.own == nil || len(r.own.updates) == 0 {
+		return nil
+	}
+	return r.own.updates[0].Params
 }
 
 // Take holds the update of a node, which nobody changes any more, if it is among
@@ -334,7 +346,7 @@ func (r *Rounds) Next(now time.Duration) (round uint64, mix []float64, ok bool) 
 		return 0, nil, false
 	}
 	own := r.Round()
-	if own == r.cfg.Rounds {
+	if own == r.cfg.Rounds || own == r.limit && own > 0 {
 		return 0, nil, false
 	}
 	round = own + 1

@@ -36,7 +36,7 @@ func rows(seed uint64, n int) dataset.Table {
 
 func newSite(t testing.TB, i int, tk task.Task, table dataset.Table) *Site {
 	t.Helper()
-	s, err := NewSite(nodes[i], taskID, tk, table, "split")
+	s, err := NewSite(nodes[i], taskID, tk, table, "split", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,14 +125,14 @@ func TestSiteRefuses(t *testing.T) {
 		"a third part":       change(2, "valid"),
 		"a feature is not a": {Columns: []string{"b", "y", "split"}, Rows: table.Rows},
 	} {
-		if _, err := NewSite(nodes[0], taskID, newTask(5), d, "split"); err == nil {
+		if _, err := NewSite(nodes[0], taskID, newTask(5), d, "split", nil); err == nil {
 			t.Errorf("%s is taken", name)
 		}
 	}
 	// Without test rows a node can train; it says nothing of the model.
 	s := newSite(t, 0, newTask(5), only("train"))
 	e, err := s.Evaluate(Evaluate{CID: name("model"), Model: task.Model{Round: 1, Params: []float64{1, 0}, Scaling: dataset.Scaling{Mean: []float64{50}, SD: []float64{10}}}}, nil)
-	if err != nil || e.Local.Rows != 0 || e.Federated.Check(2) != nil {
+	if err != nil || e.Local.Rows != 0 || e.Federated.Check(2, 0) != nil {
 		t.Errorf("%+v, %v", e, err)
 	}
 }
@@ -148,7 +148,7 @@ func TestSitesOfHugeRowsMakeARoster(t *testing.T) {
 		table.Rows[0][0] = "-9e99"
 		parts = append(parts, task.Enrolled{CID: name(i), Author: nodes[i], Enrolment: newSite(t, i, newTask(5), table).Enrolment(name(i), "HUN", "x")})
 	}
-	if _, err := task.RosterOf(parts); err != nil {
+	if _, err := task.RosterOf(newTask(5), parts); err != nil {
 		t.Error(err)
 	}
 }
@@ -164,7 +164,7 @@ func TestSiteTrain(t *testing.T) {
 		train := columns(t, table, "train")
 		all.N, all.D, all.X = all.N+train.N, 1, append(all.X, train.X...)
 	}
-	roster, err := task.RosterOf(parts)
+	roster, err := task.RosterOf(newTask(5), parts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,17 +234,17 @@ func TestSiteEvaluate(t *testing.T) {
 	table := rows(4, 200)
 	s := newSite(t, 2, tk, table)
 	train, test := columns(t, table, "train"), columns(t, table, "test")
-	model := task.Model{Round: 3, Spec: tk.Spec(), Params: []float64{1.5, -.25}, Scaling: dataset.Scaling{Mean: []float64{20}, SD: []float64{3}}}
+	model := task.Model{Round: 3, Spec: tk.SpecOf(0), Params: []float64{1.5, -.25}, Scaling: dataset.Scaling{Mean: []float64{20}, SD: []float64{3}}}
 	got, err := s.Evaluate(Evaluate{CID: name("model"), Model: model}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Alone: as many steps, on the own rows under their own scaling, from zero.
-	alone, err := tk.Spec().Train([]float64{0, 0}, byHand(train, train), learn.Training{Steps: 3 * int(tk.LocalSteps), Rate: tk.LearningRate, L2: tk.L2})
+	alone, err := tk.SpecOf(0).Train([]float64{0, 0}, byHand(train, train), learn.Training{Steps: 3 * int(tk.LocalSteps), Rate: tk.LearningRate, L2: tk.L2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := tk.Spec().Count(alone, byHand(test, train)); !reflect.DeepEqual(got.Local, want) {
+	if want := tk.SpecOf(0).Count(alone, byHand(test, train)); !reflect.DeepEqual(got.Local, want) {
 		t.Errorf("alone %+v, by hand %+v", got.Local.Confusion, want.Confusion)
 	}
 	shared := test
@@ -252,7 +252,7 @@ func TestSiteEvaluate(t *testing.T) {
 	for i := range shared.X {
 		shared.X[i] = (shared.X[i] - 20) / 3
 	}
-	if want := tk.Spec().Count(model.Params, shared); !reflect.DeepEqual(got.Federated, want) {
+	if want := tk.SpecOf(0).Count(model.Params, shared); !reflect.DeepEqual(got.Federated, want) {
 		t.Errorf("federated %+v, by hand %+v", got.Federated.Confusion, want.Confusion)
 	}
 	if got.Model != name("model") || got.Task != taskID || got.Local.Rows != 50 {
@@ -282,11 +282,11 @@ func TestRowsOfOneClass(t *testing.T) {
 		tk.L2 = 0
 		s := newSite(t, 0, tk, table)
 		e := s.Enrolment(record.CIDOf(nil), "HUN", "x")
-		roster, err := task.RosterOf([]task.Enrolled{{CID: record.CIDOf(nil), Author: nodes[0], Enrolment: e}})
+		roster, err := task.RosterOf(newTask(5), []task.Enrolled{{CID: record.CIDOf(nil), Author: nodes[0], Enrolment: e}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		params := tk.Spec().Init()
+		params := tk.First(nil)
 		for round := range uint64(50) {
 			if params, err = s.Train(Train{Round: round + 1, From: params, Roster: roster}, nil); err != nil {
 				t.Fatalf("%s: %v", name, err)

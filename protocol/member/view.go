@@ -63,6 +63,9 @@ func (m *Member) Undecided() (missing []record.NodeID, quorum int) {
 	d := &m.rosterVote
 	if m.roster.CID.Defined() {
 		d = &m.finalVote
+		if m.climbing() {
+			d = &m.rungVotes[len(m.ends)]
+		}
 	}
 	if _, started := d.machine.Ballot(); !started || m.sealed() {
 		return nil, 0
@@ -110,6 +113,9 @@ func (m *Member) HasEvaluated(id record.NodeID) bool {
 	i := m.seatOf(id)
 	return i >= 0 && m.seats[i].evaluation != nil
 }
+
+// Kept are the candidates of a search that are still in it.
+func (m *Member) Kept() []int { return m.kept }
 
 // Model returns the sealed model and its CID; the CID is undefined before it is
 // stored.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"village/protocol/agree"
@@ -18,6 +19,20 @@ const (
 	TopicRoster Topic = "roster" // with which enrolments training starts: RosterContent
 	TopicFinal  Topic = "final"  // of which updates the model is made: FinalContent
 )
+
+// TopicOfRung is the topic of the end of a rung of a search, counted from 0: which
+// candidates go on: RungContent.
+func TopicOfRung(rung int) Topic { return Topic("rung" + strconv.Itoa(rung+1)) }
+
+// Rung returns the rung that a topic is of, if any.
+func (topic Topic) Rung(t Task) (rung int, ok bool) {
+	for i := range t.rungs() {
+		if topic == TopicOfRung(i) {
+			return i, true
+		}
+	}
+	return 0, false
+}
 
 // Subject is the subject of the records of a decision.
 func (topic Topic) Subject(id record.CID) string { return id.String() + "/" + string(topic) }
@@ -70,6 +85,24 @@ type FinalContent struct {
 	// needs to recompute the model. See [Inputs].
 	Inputs record.CID `cbor:"inputs" json:"inputs"`
 	Model  record.CID `cbor:"model" json:"model"`
+	// Chosen is the candidate that a search has come to, and Ends how.
+	Chosen int       `cbor:"chosen,omitempty" json:"chosen,omitempty"`
+	Ends   []RungEnd `cbor:"ends,omitempty" json:"ends,omitempty"`
+}
+
+// RungContent is what is decided on at the end of a rung: whose losses count, and
+// what follows from them.
+type RungContent struct {
+	Roster  record.CID   `cbor:"roster"`
+	Updates []record.CID `cbor:"updates"` // of the rung's last round, in peer-ID order of their authors
+	End     RungEnd      `cbor:"end"`
+}
+
+// RungEnd is how a rung ended.
+type RungEnd struct {
+	Nodes  int       `cbor:"nodes" json:"nodes"`   // whose losses count
+	Losses []float64 `cbor:"losses" json:"losses"` // of the candidates that the rung began with, in their order
+	Kept   []int     `cbor:"kept" json:"kept"`     // of them, those that go on
 }
 
 // Part is one update of a final set.
@@ -170,8 +203,11 @@ func SealOf(r record.Record, id record.CID, t Task) (Topic, Seal, error) {
 		err = errors.New("no precommits")
 	}
 	if err == nil {
-		var content any = &RosterContent{}
-		if topic == TopicFinal {
+		var content any = &RungContent{}
+		switch topic {
+		case TopicRoster:
+			content = &RosterContent{}
+		case TopicFinal:
 			content = &FinalContent{}
 		}
 		err = record.Decode(s.Content, content)
@@ -185,10 +221,11 @@ func SealOf(r record.Record, id record.CID, t Task) (Topic, Seal, error) {
 // topicOf checks the subject and author of a record of a decision.
 func topicOf(r record.Record, id record.CID, t Task) (Topic, error) {
 	name, topic, _ := strings.Cut(r.Subject, "/")
+	_, isRung := Topic(topic).Rung(t)
 	switch {
 	case name != id.String():
 		return "", errors.New("subject names another task")
-	case Topic(topic) != TopicRoster && Topic(topic) != TopicFinal:
+	case Topic(topic) != TopicRoster && Topic(topic) != TopicFinal && !isRung:
 		return "", fmt.Errorf("topic %q", topic)
 	case !t.Named(r.Author) && r.Kind != record.KindSeal:
 		return "", ErrForeign

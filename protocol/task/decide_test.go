@@ -455,7 +455,7 @@ func FuzzRecords(f *testing.F) {
 			back, err = EnrolmentOf(r, tk)
 		case record.KindUpdate:
 			var got Update
-			if got, err = UpdateOf(r, tk); err == nil && (len(got.Params) != tk.Spec().Params() || got.Weight == 0 || got.Previous >= number) {
+			if got, err = UpdateOf(r, tk); err == nil && (len(got.Params) != tk.SpecOf(0).Params() || got.Weight == 0 || got.Previous >= number) {
 				t.Fatalf("update %+v", got)
 			}
 			back = got

@@ -12,11 +12,39 @@ import (
 // unequal nodes visible in the ranking (ROC-AUC).
 func New(name string, e dataset.Encoding, nodes []record.NodeID) Task {
 	t := Task{
-		Name: name, Encoding: e, Nodes: nodes, Model: learn.Logistic,
+		Name: name, Encoding: e, Nodes: nodes,
 		Rounds: 100, LocalSteps: 5, LearningRate: 0.2, L2: 0.001, Mixing: mixing.All,
 	}
-	if len(e.Classes) > 2 {
-		t.Model = learn.Softmax
-	}
+	t.Model = Regression(e)
 	return t
+}
+
+// Regression is the convex model for a target.
+func Regression(e dataset.Encoding) learn.Kind {
+	switch len(e.Classes) {
+	case 0:
+		return learn.Linear
+	case 2:
+		return learn.Logistic
+	}
+	return learn.Softmax
+}
+
+// SetOuter chooses an outer rule, and its usual rate where that is 0.
+func (t *Task) SetOuter(o learn.Outer, rate float64) {
+	if rate == 0 {
+		switch o {
+		case learn.Nesterov:
+			rate = 0.7
+		case learn.OuterAdam, learn.OuterYogi:
+			rate = 0.1
+		}
+	}
+	t.Outer, t.OuterRate = o, rate
+}
+
+// SearchAmong has the nodes choose among n candidates drawn from a space.
+func (t *Task) SearchAmong(s Space, n int) {
+	candidates := s.Filled(t.Encoding).Draw(n, *t)
+	t.Search = &Search{Candidates: candidates, Rungs: Halving(len(candidates), t.Rounds)}
 }

@@ -35,25 +35,31 @@ func (in Inputs) UpdateOf(i int, federation string, t Task) (record.Record, Upda
 	}
 	u, err := UpdateOf(r, t)
 	if err == nil && u.Params == nil {
-		u, err = u.Fill(in.Vector(i), t.Spec())
+		u, err = u.Fill(in.Vector(i), t)
 	}
 	return r, u, err
 }
 
 // ModelOf makes the model of a final set of checked updates: the weighted mean,
-// exact and rounded once. Params are those of the parts, in their order.
+// exact and rounded once, taken where the outer rule takes it. Params are those of
+// the parts, in their order, of the chosen candidate.
 func ModelOf(id record.CID, t Task, roster Roster, c FinalContent, params [][]float64) (Model, error) {
-	spec := t.Spec()
-	sum := mixing.NewSum(spec.Params())
+	kept := []int{c.Chosen}
+	sum := mixing.NewSum(t.Length(kept))
 	for i, p := range c.Parts {
 		if err := sum.Add(p.Weight, params[i]); err != nil {
 			return Model{}, fmt.Errorf("update of %s: %w", p.Node, err)
 		}
 	}
-	return Model{
+	m := Model{
 		Task: id, Name: t.Name, Round: c.Round, Roster: roster.CID, Encoding: t.Encoding,
-		Scaling: roster.Scaling, Spec: spec, Parts: c.Parts, Out: c.Out, Params: sum.Mean(),
-	}, nil
+		Scaling: roster.Scaling, Spec: t.SpecOf(c.Chosen), Parts: c.Parts, Out: c.Out,
+		Params: t.Advance(kept, sum.Mean())[0].Params, Personal: t.Personal, Candidate: c.Chosen,
+	}
+	if t.Parent != nil {
+		m.Parent = &t.Parent.Model
+	}
+	return m, nil
 }
 
 // covers checks that a final set speaks of every named node once, in their order.
@@ -115,6 +121,9 @@ func Verify(seal []byte, in Inputs, model []byte) (Verified, error) {
 	if err != nil {
 		return v, fmt.Errorf("the seal: %w", err)
 	}
+	if err := v.Content.checkChoice(v.Task); err != nil {
+		return v, fmt.Errorf("the seal: %w", err)
+	}
 	v.Signers = len(s.Precommits)
 	roster, late, err := in.enrolled(v, federation)
 	if err != nil {
@@ -170,7 +179,7 @@ func (in Inputs) enrolled(v Verified, federation string) (Roster, map[record.CID
 		}
 		members = append(members, e)
 	}
-	roster, err := RosterOf(members)
+	roster, err := RosterOf(v.Task, members)
 	if err == nil && roster.CID != v.Content.Roster {
 		err = errors.New("the roster is not the one that was decided on")
 	}
@@ -193,5 +202,9 @@ func (in Inputs) part(i int, p Part, enrolled map[record.CID]Enrolled, v Verifie
 	case u.Roster != v.Content.Roster:
 		return nil, errors.New("it was trained with another roster")
 	}
-	return u.Params, nil
+	params, ok := v.Task.Project(u.Params, v.Task.keptOf(u), []int{v.Content.Chosen})
+	if !ok {
+		return nil, errors.New("it lacks the candidate that was chosen")
+	}
+	return params, nil
 }

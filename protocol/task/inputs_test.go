@@ -53,18 +53,18 @@ func runOf(t testing.TB, tk Task) *ran {
 		r.enrolments = append(r.enrolments, r.enrolment(i, rows))
 	}
 	var err error
-	if r.roster, err = RosterOf([]Enrolled{r.enrolled(0), r.enrolled(1)}); err != nil {
+	if r.roster, err = RosterOf(r.tk, []Enrolled{r.enrolled(0), r.enrolled(1)}); err != nil {
 		t.Fatal(err)
 	}
 	r.params = [][]float64{{1, -2, .1, 1e-9}, {-7, 0, 1. / 3, 1e6}, {.7, .2, -1e9, -5}}
 	for i, few := range r.params {
-		r.params[i] = slices.Repeat(few, tk.Spec().Params()/4+1)[:tk.Spec().Params()]
+		r.params[i] = slices.Repeat(few, tk.SpecOf(0).Params()/4+1)[:tk.SpecOf(0).Params()]
 	}
 	r.content = FinalContent{Round: 3, Roster: r.roster.CID, Parts: []Part{}, Out: []Out{{Node: tk.Nodes[3], Why: Absent}}}
 	for i, round := range []uint64{3, 3, 2} {
 		u := r.update(i, round, nil)
 		r.updates = append(r.updates, u)
-		if tk.Spec().Params() > MaxVector/8 {
+		if tk.SpecOf(0).Params() > MaxVector/8 {
 			r.vectors = append(r.vectors, vectorOf(t, tk, r.params[i]))
 		}
 		r.content.Parts = append(r.content.Parts, Part{
@@ -94,7 +94,7 @@ func (r *ran) enrolled(i int) Enrolled {
 // update is node i's signed update for a round, changed before it is signed.
 func (r *ran) update(i int, round uint64, edit func(*Update)) record.Record {
 	u := Update{Task: r.task.CID, Roster: r.roster.CID, Weight: r.enrolled(i).Moments.Count, Vector: vectorOf(r.t, r.tk, r.params[i])}
-	if r.tk.Spec().Params() > MaxVector/8 {
+	if r.tk.SpecOf(0).Params() > MaxVector/8 {
 		sum := sha256.Sum256(u.Vector)
 		u.Size, u.Chunks, u.Vector = uint64(len(u.Vector)), sum[:], nil
 	}
@@ -105,7 +105,7 @@ func (r *ran) update(i int, round uint64, edit func(*Update)) record.Record {
 }
 
 func vectorOf(t testing.TB, tk Task, params []float64) []byte {
-	b, err := safetensors.Marshal(tk.Spec().Tensors(params), nil)
+	b, err := safetensors.Marshal(tk.SpecOf(0).Tensors(params), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -502,7 +502,7 @@ func TestModelOfRefuses(t *testing.T) {
 		}
 	}
 	m, err := ModelOf(taskID(t), tk, Roster{CID: taskID(t), Scaling: dataset.Scaling{Mean: zeros[1:], SD: []float64{1, 1, 1}}}, one, [][]float64{{1, 2, 3, 4}})
-	if err != nil || m.Task != taskID(t) || m.Roster != taskID(t) || m.Spec != (learn.Spec{Kind: learn.Logistic, Inputs: 3, Classes: 2}) || !slices.Equal(m.Params, []float64{1, 2, 3, 4}) {
+	if err != nil || m.Task != taskID(t) || m.Roster != taskID(t) || !m.Spec.Equal(learn.Spec{Kind: learn.Logistic, Inputs: 3, Classes: 2}) || !slices.Equal(m.Params, []float64{1, 2, 3, 4}) {
 		t.Errorf("model %+v, %v", m, err)
 	}
 }

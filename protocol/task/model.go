@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 
 	"village/protocol/dataset"
 	"village/protocol/learn"
@@ -29,6 +30,12 @@ type Model struct {
 	Parts    []Part           `json:"parts"` // the final set
 	Out      []Out            `json:"out"`   // the named nodes that are not in it, and why
 	Params   []float64        `json:"-"`
+	// Personal is the part that is each node's own, and zero here.
+	Personal learn.Part `json:"personal,omitempty"`
+	// Parent is the model that this one goes on from.
+	Parent *record.CID `json:"parent,omitempty"`
+	// Candidate is the one that a search has chosen.
+	Candidate int `json:"candidate,omitempty"`
 }
 
 // Marshal writes the model as one safetensors file: the tensors "bias" [outputs]
@@ -44,7 +51,7 @@ func (m Model) Marshal() ([]byte, error) {
 
 // UnmarshalModel reads what [Model.Marshal] wrote and refuses anything else.
 func UnmarshalModel(b []byte) (Model, error) {
-	tensors, metadata, err := safetensors.Unmarshal(b, safetensors.Limits{Tensors: 2, Dims: 2})
+	tensors, metadata, err := safetensors.Unmarshal(b, safetensors.Limits{Tensors: 2 * (learn.MaxLayers + 1), Dims: 2})
 	if err != nil {
 		return Model{}, err
 	}
@@ -82,29 +89,32 @@ func (m Model) check() error {
 	if m.Spec.Inputs != width || m.Spec.Classes != len(m.Encoding.Classes) {
 		return fmt.Errorf("the model has %d inputs, its encoding %d columns", m.Spec.Inputs, width)
 	}
-	if len(m.Scaling.Mean) != width || len(m.Scaling.SD) != width {
-		return fmt.Errorf("the scaling has %d columns, not %d", len(m.Scaling.Mean), width)
-	}
-	for _, sd := range m.Scaling.SD {
-		if !(sd > 0) {
-			return fmt.Errorf("a standard deviation of %g", sd)
-		}
+	if columns := (Task{Encoding: m.Encoding}).Columns(); !fits(m.Scaling, columns) {
+		return fmt.Errorf("the scaling is not one of %d columns", columns)
 	}
 	return nil
 }
 
 // Predict returns the probability of every class for each row of a table of raw
-// cells, shape rows x classes. The target's column is not needed.
+// cells, shape rows x classes, or, where the target is numeric, its value, shape
+// rows x 1. The target's column is not needed.
 func (m Model) Predict(t dataset.Table) ([][]float64, error) {
 	samples, err := m.Encoding.EncodeFeatures(t)
 	if err != nil {
 		return nil, err
 	}
 	m.Scaling.Apply(samples)
+	width := m.Spec.Width()
 	flat := m.Spec.Predict(m.Params, samples)
+	if m.Spec.Classes == 0 {
+		mean, sd := m.Scaling.Mean[samples.D], m.Scaling.SD[samples.D]
+		for i, v := range flat {
+			flat[i] = min(max(v*sd+mean, -math.MaxFloat64), math.MaxFloat64)
+		}
+	}
 	rows := make([][]float64, samples.N)
 	for i := range rows {
-		rows[i] = flat[i*m.Spec.Classes : (i+1)*m.Spec.Classes]
+		rows[i] = flat[i*width : (i+1)*width]
 	}
 	return rows, nil
 }
@@ -121,9 +131,12 @@ func (m Model) Class(probabilities []float64) int {
 	return best
 }
 
-// Weights returns the weights, shape outputs x encoded columns, and the biases.
-// They are for scaled features.
+// Weights returns the weights of a regression, shape outputs x encoded columns, and
+// its biases. They are for scaled features. A perceptron has none such.
 func (m Model) Weights() (weight [][]float64, bias []float64) {
+	if m.Spec.Kind == learn.MLP {
+		return nil, nil
+	}
 	outputs := len(m.Params) / (m.Spec.Inputs + 1)
 	for o := range outputs {
 		weight = append(weight, m.Params[o*m.Spec.Inputs:(o+1)*m.Spec.Inputs])

@@ -21,7 +21,7 @@ func model(t testing.TB) Model {
 	tk := good()
 	return Model{
 		Task: taskID(t), Name: "hé <b>", Round: 7, Roster: record.CIDOf([]byte("roster")), Encoding: tk.Encoding,
-		Scaling: dataset.Scaling{Mean: []float64{50, .5, .25}, SD: []float64{10, .5, .1}}, Spec: tk.Spec(),
+		Scaling: dataset.Scaling{Mean: []float64{50, .5, .25}, SD: []float64{10, .5, .1}}, Spec: tk.SpecOf(0),
 		Parts: []Part{
 			{Node: idOf(keys[0]), Enrolment: record.CIDOf([]byte("e")), Update: record.CIDOf([]byte("u")), Round: 7, Weight: 3},
 			{Node: idOf(keys[1]), Enrolment: record.CIDOf([]byte("f")), Update: record.CIDOf([]byte("v")), Round: 6, Weight: 4},
@@ -89,7 +89,7 @@ func TestTheLargestModelHasAFile(t *testing.T) {
 	if err := tk.Check(); err != nil {
 		t.Fatal(err)
 	}
-	spec := tk.Spec()
+	spec := tk.SpecOf(0)
 	m := Model{Task: taskID(t), Name: strings.Repeat(`"`, 64), Round: MaxRounds, Roster: taskID(t), Encoding: tk.Encoding, Spec: spec, Params: make([]float64, spec.Params())}
 	for range spec.Inputs {
 		m.Scaling.Mean = append(m.Scaling.Mean, -2.2250738585072014e-308)
@@ -105,7 +105,7 @@ func TestTheLargestModelHasAFile(t *testing.T) {
 	t.Logf("%d inputs, a header of %d of %d bytes", spec.Inputs, binary.LittleEndian.Uint64(b), safetensors.MaxHeader)
 
 	inputs(&tk, MaxVector/8-1)
-	m.Encoding, m.Spec, m.Params = tk.Encoding, tk.Spec(), make([]float64, MaxVector/8)
+	m.Encoding, m.Spec, m.Params = tk.Encoding, tk.SpecOf(0), make([]float64, MaxVector/8)
 	m.Scaling.Mean = slices.Repeat([]float64{-2.2250738585072014e-308}, MaxVector/8-1)
 	m.Scaling.SD = slices.Repeat([]float64{2.2250738585072014e-308}, MaxVector/8-1)
 	if _, err := UnmarshalModel(marshal(t, m)); err != nil {

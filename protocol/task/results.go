@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -140,9 +141,9 @@ func ResultsOf(t Task, id record.CID, c FinalContent, roster Roster, enrolled ma
 	res := Results{
 		CID: c.Model, Task: id, Name: t.Name, Target: t.Encoding.Target, Positive: t.Encoding.Positive, Rounds: c.Round,
 		Contributions: contributions(c, roster, enrolled), Missing: []record.NodeID{}, Nodes: []NodeResult{},
+		Personal: cmp.Or(t.Personal, learn.Bias), Search: t.TrailOf(c),
 	}
-	var local, federated []learn.Counts
-	report := func(c learn.Counts) learn.Report { return c.Report(t.Encoding.Classes, t.Encoding.Positive) }
+	var counted []Evaluation
 	for _, given := range res.Contributions {
 		e, ok := evaluations[given.PeerID]
 		if !ok || e.Model != c.Model {
@@ -151,38 +152,98 @@ func ResultsOf(t Task, id record.CID, c FinalContent, roster Roster, enrolled ma
 			}
 			continue
 		}
-		local, federated = append(local, e.Local), append(federated, e.Federated)
+		counted = append(counted, e)
 		res.Nodes = append(res.Nodes, NodeResult{
 			PeerID: given.PeerID, Nation: given.Nation, Name: given.Name,
-			TrainRows: given.TrainRows, TestRows: e.Federated.Rows,
-			Pair: Pair{Local: report(e.Local), Federated: report(e.Federated)},
+			TrainRows: given.TrainRows, TestRows: e.Federated.Rows, Pair: t.pair(e, false),
 		})
 	}
-	sumLocal, err := learn.Sum(local)
+	all, err := sum(counted)
 	if err != nil {
 		return Results{}, err
 	}
-	sumFederated, err := learn.Sum(federated)
-	if err != nil {
-		return Results{}, err
+	res.AllRows = t.pair(all, true)
+	if t.Parent != nil {
+		res.Lineage = []record.CID{t.Parent.Model}
+		if len(res.Missing) == 0 && all.Parent != nil && all.Federated.Rows > 0 {
+			promoted := notWorse(res.AllRows.Federated, *res.AllRows.Parent)
+			res.Promoted = &promoted
+		}
 	}
-	res.AllRows = Pair{Local: report(sumLocal), Federated: report(sumFederated)}
-	res.Mean = over(res.Nodes, func(sorted []float64) float64 {
+	res.Mean = over(res.Nodes, func(sorted []float64, _ bool) float64 {
 		sum := 0.0
 		for _, v := range sorted {
 			sum += v
 		}
 		return sum / float64(len(sorted))
 	})
-	res.Worst = over(res.Nodes, func(sorted []float64) float64 { return sorted[0] })
+	res.Worst = over(res.Nodes, func(sorted []float64, errors bool) float64 {
+		if errors { // of which more is worse
+			return sorted[len(sorted)-1]
+		}
+		return sorted[0]
+	})
 	return res, nil
+}
+
+// pair makes the reports of an evaluation. Those of one node tell nothing of
+// groups: they are small.
+func (t Task) pair(e Evaluation, all bool) Pair {
+	report := func(c learn.Counts) learn.Report {
+		r := c.Detailed(t.Encoding.Classes, t.Encoding.Positive, t.Encoding.Sensitive, t.Encoding.Groups)
+		if !all {
+			r.Calibration, r.ROC, r.Fairness = nil, nil, nil
+		}
+		return r
+	}
+	p := Pair{
+		Local: report(e.Local), Federated: report(e.Federated), Personal: report(e.Personal),
+		Gain: learn.GainOf(e.Federated.Rows, e.Better, e.Worse),
+	}
+	if e.Parent != nil {
+		parent := report(*e.Parent)
+		p.Parent = &parent
+	}
+	return p
+}
+
+// sum adds evaluations up.
+func sum(evaluations []Evaluation) (all Evaluation, err error) {
+	add := func(to *learn.Counts, of func(Evaluation) learn.Counts) {
+		parts := make([]learn.Counts, len(evaluations))
+		for i, e := range evaluations {
+			parts[i] = of(e)
+		}
+		total, problem := learn.Sum(parts)
+		*to, err = total, cmp.Or(err, problem)
+	}
+	add(&all.Local, func(e Evaluation) learn.Counts { return e.Local })
+	add(&all.Federated, func(e Evaluation) learn.Counts { return e.Federated })
+	add(&all.Personal, func(e Evaluation) learn.Counts { return e.Personal })
+	for _, e := range evaluations {
+		all.Better, all.Worse = all.Better+e.Better, all.Worse+e.Worse
+	}
+	if len(evaluations) > 0 && evaluations[0].Parent != nil {
+		all.Parent = new(learn.Counts)
+		add(all.Parent, func(e Evaluation) learn.Counts { return *e.Parent })
+	}
+	return all, err
+}
+
+// notWorse tells whether a model does at least as well as its parent: by the
+// accuracy, or by the squared error.
+func notWorse(model, parent learn.Report) bool {
+	if model.RMSE != nil && parent.RMSE != nil {
+		return *model.RMSE <= *parent.RMSE
+	}
+	return model.Accuracy != nil && parent.Accuracy != nil && *model.Accuracy >= *parent.Accuracy
 }
 
 // over computes a figure of each metric from its values at the nodes. They are
 // sorted, so that a sum is the same whatever the nodes' IDs are.
-func over(nodes []NodeResult, figure func(sorted []float64) float64) MeanPair {
+func over(nodes []NodeResult, figure func(sorted []float64, errors bool) float64) MeanPair {
 	of := func(report func(NodeResult) learn.Report) Metrics {
-		metric := func(metric func(learn.Report) *float64) *float64 {
+		metric := func(metric func(learn.Report) *float64, errors bool) *float64 {
 			var values []float64
 			for _, node := range nodes {
 				if v := metric(report(node)); v != nil {
@@ -193,17 +254,21 @@ func over(nodes []NodeResult, figure func(sorted []float64) float64) MeanPair {
 				return nil
 			}
 			slices.Sort(values)
-			v := figure(values)
+			v := figure(values, errors)
 			return &v
 		}
 		return Metrics{
-			Accuracy: metric(func(r learn.Report) *float64 { return r.Accuracy }),
-			F1:       metric(func(r learn.Report) *float64 { return r.F1 }),
-			ROCAUC:   metric(func(r learn.Report) *float64 { return r.ROCAUC }),
+			Accuracy: metric(func(r learn.Report) *float64 { return r.Accuracy }, false),
+			F1:       metric(func(r learn.Report) *float64 { return r.F1 }, false),
+			ROCAUC:   metric(func(r learn.Report) *float64 { return r.ROCAUC }, false),
+			MAE:      metric(func(r learn.Report) *float64 { return r.MAE }, true),
+			RMSE:     metric(func(r learn.Report) *float64 { return r.RMSE }, true),
+			R2:       metric(func(r learn.Report) *float64 { return r.R2 }, false),
 		}
 	}
 	return MeanPair{
 		Local:     of(func(n NodeResult) learn.Report { return n.Local }),
 		Federated: of(func(n NodeResult) learn.Report { return n.Federated }),
+		Personal:  of(func(n NodeResult) learn.Report { return n.Personal }),
 	}
 }

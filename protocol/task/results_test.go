@@ -28,7 +28,7 @@ func results(t *testing.T, evaluations map[record.NodeID]Evaluation) Results {
 
 func resultsOf(t *testing.T, c FinalContent, members, enrolments []Enrolled, evaluations map[record.NodeID]Evaluation) Results {
 	t.Helper()
-	roster, err := RosterOf(members)
+	roster, err := RosterOf(good(), members)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestScalingOfManyParts(t *testing.T) {
 		m := dataset.MomentsOf(dataset.Samples{N: 1, D: 1, X: []float64{x}})
 		parts = append(parts, Enrolled{CID: record.CIDOf([]byte{byte(i)}), Author: record.NodeID{byte(i)}, Enrolment: Enrolment{Moments: m}})
 	}
-	r, err := RosterOf(parts)
+	r, err := RosterOf(good(), parts)
 	if err != nil || math.Abs(r.Scaling.Mean[0]-whole.Mean[0]) > 1e-15 || math.Abs(r.Scaling.SD[0]-whole.SD[0]) > 1e-14 {
 		t.Errorf("%v, of the whole %v, %v", r.Scaling, whole, err)
 	}

@@ -24,7 +24,7 @@ type Roster struct {
 
 // RosterOf makes the roster of enrolments that were checked by [EnrolmentOf].
 // Every node that holds the same enrolments gets the same bits.
-func RosterOf(enrolments []Enrolled) (Roster, error) {
+func RosterOf(t Task, enrolments []Enrolled) (Roster, error) {
 	r := Roster{Members: slices.Clone(enrolments)}
 	slices.SortFunc(r.Members, func(a, b Enrolled) int { return a.Author.Compare(b.Author) })
 	moments := make([]dataset.Moments, len(r.Members))
@@ -36,6 +36,10 @@ func RosterOf(enrolments []Enrolled) (Roster, error) {
 		return Roster{}, err
 	}
 	r.CID = record.CIDOf(b)
+	if t.Parent != nil {
+		r.Scaling = t.Parent.Scaling
+		return r, nil
+	}
 	merged, err := dataset.Merge(moments)
 	if err != nil {
 		return Roster{}, err

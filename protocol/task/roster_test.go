@@ -18,7 +18,7 @@ func TestRosterOf(t *testing.T) {
 		{CID: record.CIDOf([]byte("b")), Author: idOf(keys[1]), Enrolment: Enrolment{Moments: dataset.Moments{Count: 3, Mean: []float64{2}, M2: []float64{2}}}},   // 1 2 3
 		{CID: record.CIDOf([]byte("a")), Author: idOf(keys[0]), Enrolment: Enrolment{Moments: dataset.Moments{Count: 2, Mean: []float64{15}, M2: []float64{50}}}}, // 10 20
 	}
-	r, err := RosterOf(parts)
+	r, err := RosterOf(good(), parts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestRosterOf(t *testing.T) {
 	if parts[0].Author != idOf(keys[1]) {
 		t.Error("the argument was sorted")
 	}
-	if _, err := RosterOf(nil); err == nil {
+	if _, err := RosterOf(good(), nil); err == nil {
 		t.Error("a roster of nobody")
 	}
 }
@@ -66,11 +66,11 @@ func TestRostersAreTheSameInAnyOrder(t *testing.T) {
 			}
 			parts = append(parts, Enrolled{CID: record.CIDOf([]byte{byte(i)}), Author: record.NodeID{byte(i)}, Enrolment: Enrolment{Moments: m}})
 		}
-		a, err := RosterOf(parts)
+		a, err := RosterOf(good(), parts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := RosterOf(rapid.Permutation(parts).Draw(t, "order"))
+		b, err := RosterOf(good(), rapid.Permutation(parts).Draw(t, "order"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,7 @@ func TestRostersAreTheSameInAnyOrder(t *testing.T) {
 		i := rapid.IntRange(0, n-1).Draw(t, "other")
 		other := slices.Clone(parts)
 		other[i].CID = record.CIDOf([]byte("other"))
-		if c, err := RosterOf(other); err != nil || c.CID == a.CID {
+		if c, err := RosterOf(good(), other); err != nil || c.CID == a.CID {
 			t.Fatalf("another enrolment gives the same roster, %v", err)
 		}
 		if !bytes.Equal(a.CID.Bytes(), b.CID.Bytes()) {

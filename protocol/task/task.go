@@ -7,6 +7,7 @@
 package task
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -48,6 +49,11 @@ const (
 	// MaxMixed is how many bytes of parameters all nodes together may have, where
 	// everybody mixes everybody's.
 	MaxMixed = 64 << 20
+	// MaxCandidates is the largest number of candidates of a search.
+	MaxCandidates = 64
+	// MaxLoss is the largest loss that is told of a candidate: that of one whose
+	// training diverges.
+	MaxLoss = 1e6
 )
 
 // Errors that the checks wrap.
@@ -136,9 +142,13 @@ type Parent struct {
 	Scaling dataset.Scaling `cbor:"scaling" json:"scaling"`
 }
 
-// Spec is the shape of the task's model.
-func (t Task) Spec() learn.Spec {
-	return learn.Spec{Kind: t.Model, Inputs: t.Encoding.Width(), Classes: len(t.Encoding.Classes)}
+// Columns is the number of columns that moments and scaling are of: those of the
+// encoding, and last the target where it is numeric.
+func (t Task) Columns() int {
+	if len(t.Encoding.Classes) == 0 {
+		return t.Encoding.Width() + 1
+	}
+	return t.Encoding.Width()
 }
 
 // Named tells whether a node may take part.
@@ -164,15 +174,15 @@ func (t Task) Check() error {
 	if b, err := json.Marshal(t.Encoding); err != nil || len(b) > MaxEncoding {
 		return fmt.Errorf("the encoding takes %d bytes; at most %d are possible, so use fewer features or levels", len(b), MaxEncoding)
 	}
-	if err := t.Spec().Check(); err != nil {
+	if err := t.checkModels(); err != nil {
 		return err
 	}
 	if len(t.Nodes) == 0 || len(t.Nodes) > MaxNodes {
 		return fmt.Errorf("a task names 1 to %d nodes, not %d", MaxNodes, len(t.Nodes))
 	}
-	if size := 8 * t.Spec().Params() * len(t.Nodes); size > MaxMixed {
-		return fmt.Errorf("%d nodes with %d parameters each are %d MiB to mix in a round; at most %d are possible, so use fewer features or classes",
-			len(t.Nodes), t.Spec().Params(), size>>20, MaxMixed>>20)
+	if size := 8 * t.Length(t.Everyone()) * len(t.Nodes); size > MaxMixed {
+		return fmt.Errorf("%d nodes with vectors of %d numbers each are %d MiB to mix in a round; at most %d are possible, so use fewer features, classes, hidden units or candidates",
+			len(t.Nodes), t.Length(t.Everyone()), size>>20, MaxMixed>>20)
 	}
 	for i := 1; i < len(t.Nodes); i++ {
 		if t.Nodes[i-1].Compare(t.Nodes[i]) >= 0 {
@@ -182,16 +192,12 @@ func (t Task) Check() error {
 	switch {
 	case t.Rounds < 1 || t.Rounds > MaxRounds:
 		return fmt.Errorf("a task has 1 to %d rounds, not %d", MaxRounds, t.Rounds)
-	case t.LocalSteps < 1 || t.LocalSteps > MaxLocalSteps:
-		return fmt.Errorf("a round has 1 to %d local steps, not %d", MaxLocalSteps, t.LocalSteps)
-	case t.Rounds*t.LocalSteps > MaxSteps:
-		return fmt.Errorf("all rounds together have at most %d local steps, not %d", MaxSteps, t.Rounds*t.LocalSteps)
-	case !(t.LearningRate > 0) || t.LearningRate > 1e6:
-		return fmt.Errorf("a learning rate is above 0 and at most 1e6, not %g", t.LearningRate)
 	case t.Batch > math.MaxInt32:
 		return fmt.Errorf("a batch of %d rows is too large", t.Batch)
-	case !(t.L2 >= 0) || t.L2 > 1e6:
-		return fmt.Errorf("l2 is 0 to 1e6, not %g", t.L2)
+	case !(t.Prox >= 0) || t.Prox > 1e6:
+		return fmt.Errorf("prox is 0 to 1e6, not %g", t.Prox)
+	case t.RoundTime > 24*3600*1000:
+		return fmt.Errorf("a round's local steps end after at most a day, not %d ms", t.RoundTime)
 	case !(t.Tolerance >= 0) || math.IsInf(t.Tolerance, 0):
 		return fmt.Errorf("a tolerance is 0 or above, not %g", t.Tolerance)
 	case t.Tolerance > 0 && t.Mixing != mixing.All:
@@ -200,6 +206,75 @@ func (t Task) Check() error {
 	}
 	_, err := mixing.New(t.Mixing, len(t.Nodes), t.Seed)
 	return err
+}
+
+// checkModels refuses models that cannot be trained, and ways to train them that
+// exclude each other.
+func (t Task) checkModels() error {
+	if err := t.checkSearch(); err != nil {
+		return err
+	}
+	for _, i := range t.Everyone() {
+		if err := t.checkCandidate(i); err != nil {
+			if t.Search != nil {
+				return fmt.Errorf("candidate %d: %w", i+1, err)
+			}
+			return err
+		}
+	}
+	switch t.Personal {
+	case learn.NoPart, learn.Bias, learn.LastLayer:
+	default:
+		return fmt.Errorf("a node's own part is bias or last-layer, not %.16q", string(t.Personal))
+	}
+	if p := t.Parent; p != nil {
+		if t.Search != nil {
+			return errors.New("a task that goes on from a model has no search: the model is what it is")
+		}
+		if !p.Model.Defined() || !fits(p.Scaling, t.Columns()) {
+			return errors.New("a task that goes on from a model names it, and has its scaling")
+		}
+	}
+	return nil
+}
+
+// fits tells whether rows of so many columns can be scaled by s.
+func fits(s dataset.Scaling, columns int) bool {
+	if len(s.Mean) != columns || len(s.SD) != columns {
+		return false
+	}
+	for j, sd := range s.SD {
+		if !(sd > 0) || math.IsInf(sd, 0) || !(math.Abs(s.Mean[j]) < math.MaxFloat64) {
+			return false
+		}
+	}
+	return true
+}
+
+func (t Task) checkCandidate(i int) error {
+	c := t.Candidate(i)
+	if err := cmp.Or(t.SpecOf(i).Check(), c.Outer.Check(), c.Optimizer.Check()); err != nil {
+		return err
+	}
+	switch {
+	case c.LocalSteps < 1 || c.LocalSteps > MaxLocalSteps:
+		return fmt.Errorf("a round has 1 to %d local steps, not %d", MaxLocalSteps, c.LocalSteps)
+	case t.Rounds <= MaxRounds && t.Rounds*c.LocalSteps > MaxSteps:
+		return fmt.Errorf("all rounds together have at most %d local steps, not %d", MaxSteps, t.Rounds*c.LocalSteps)
+	case !(c.LearningRate > 0) || c.LearningRate > 1e6:
+		return fmt.Errorf("a learning rate is above 0 and at most 1e6, not %g", c.LearningRate)
+	case !(c.L2 >= 0) || c.L2 > 1e6:
+		return fmt.Errorf("l2 is 0 to 1e6, not %g", c.L2)
+	case c.Outer == learn.Plain && c.OuterRate != 0:
+		return errors.New("an outer rate needs an outer optimizer: nesterov, adam or yogi")
+	case c.Outer != learn.Plain && (!(c.OuterRate > 0) || c.OuterRate > 1e3):
+		return fmt.Errorf("an outer rate is above 0 and at most 1e3, not %g", c.OuterRate)
+	case t.Scaffold && c.Optimizer != learn.SGD:
+		return fmt.Errorf("scaffold corrects plain gradient steps; it cannot stand beside the optimizer %s", c.Optimizer)
+	case t.Scaffold && t.Personal != learn.NoPart:
+		return errors.New("scaffold corrects all parameters; it cannot stand beside a part that is each node's own")
+	}
+	return nil
 }
 
 // CheckName refuses what cannot be a display name: UTF-8 of 1 to 64 characters
@@ -256,6 +331,12 @@ type Update struct {
 	// Settled says that the mix it was trained from had come to rest: see
 	// Task.Tolerance.
 	Settled bool `cbor:"settled" json:"settled"`
+	// Kept are the candidates of a search that the vector holds; Losses, in an
+	// update that ends a rung, the loss of each, averaged as the round found
+	// it, over Rows of the author's rows that it does not train on.
+	Kept   []int     `cbor:"kept,omitempty" json:"kept,omitempty"`
+	Losses []float64 `cbor:"losses,omitempty" json:"losses,omitempty"`
+	Rows   uint64    `cbor:"rows,omitempty" json:"rows,omitempty"`
 	// Vector is a safetensors file with "bias" and "weight", F64; empty where it
 	// is announced by Size, in bytes, and Chunks: the SHA-256 of each ChunkSize
 	// bytes of it, end to end.
@@ -304,12 +385,13 @@ func CheckMoments(m dataset.Moments, width int) error {
 
 // NewUpdate encodes the parameters as the update's vector, inside of it or
 // announced by it, and returns the vector as well.
-func NewUpdate(u Update, spec learn.Spec) (Update, []byte, error) {
-	b, err := safetensors.Marshal(spec.Tensors(u.Params), nil)
+func NewUpdate(u Update, t Task) (Update, []byte, error) {
+	kept := t.keptOf(u)
+	b, err := safetensors.Marshal(t.tensors(kept, u.Params), nil)
 	if err != nil {
 		return u, nil, err
 	}
-	if inline(spec) {
+	if inline(t.Length(kept)) {
 		u.Vector = b
 	} else {
 		u.Size, u.Chunks = uint64(len(b)), hashes(b)
@@ -317,7 +399,15 @@ func NewUpdate(u Update, spec learn.Spec) (Update, []byte, error) {
 	return u, b, nil
 }
 
-func inline(spec learn.Spec) bool { return 8*spec.Params() <= MaxVector }
+// keptOf are the candidates whose parameters an update holds.
+func (t Task) keptOf(u Update) []int {
+	if t.Search == nil {
+		return t.Everyone()
+	}
+	return u.Kept
+}
+
+func inline(length int) bool { return 8*length <= MaxVector }
 
 // hashes returns the SHA-256 of each chunk, end to end.
 func hashes(b []byte) []byte {
@@ -330,12 +420,12 @@ func hashes(b []byte) []byte {
 }
 
 // Fill reads the vector that an update announced.
-func (u Update) Fill(b []byte, spec learn.Spec) (Update, error) {
+func (u Update) Fill(b []byte, t Task) (Update, error) {
 	if uint64(len(b)) != u.Size || !slices.Equal(hashes(b), u.Chunks) {
 		return u, fmt.Errorf("%w: the vector is not the one that was announced", ErrInvalid)
 	}
 	var err error
-	if u.Params, err = checkedVector(b, spec); err != nil {
+	if u.Params, err = t.checkedVector(b, t.keptOf(u)); err != nil {
 		return u, fmt.Errorf("%w: update: %w", ErrInvalid, err)
 	}
 	return u, nil
@@ -364,7 +454,7 @@ func EnrolmentOf(r record.Record, t Task) (Enrolment, error) {
 	}
 	err := check(r, t, e.Task, r.Number == 0)
 	if err == nil {
-		err = CheckMoments(e.Moments, t.Encoding.Width())
+		err = CheckMoments(e.Moments, t.Columns())
 	}
 	if err == nil {
 		err = CheckName(e.Node)
@@ -393,7 +483,13 @@ func UpdateOf(r record.Record, t Task) (Update, error) {
 		err = fmt.Errorf("weight %d", u.Weight)
 	}
 	if err == nil {
-		err = u.readVector(t.Spec())
+		err = t.checkKept(u.Kept)
+	}
+	if err == nil {
+		err = t.checkLosses(u, r.Number)
+	}
+	if err == nil {
+		err = u.readVector(t)
 	}
 	if err != nil {
 		return Update{}, fmt.Errorf("%w: update: %w", ErrInvalid, err)
@@ -401,56 +497,50 @@ func UpdateOf(r record.Record, t Task) (Update, error) {
 	return u, nil
 }
 
+// checkLosses refuses losses that could not be averaged.
+func (t Task) checkLosses(u Update, round uint64) error {
+	due := t.Search != nil && slices.ContainsFunc(t.Search.Rungs, func(r Rung) bool { return r.Round == round })
+	switch {
+	case due && len(u.Losses) != len(u.Kept), !due && len(u.Losses)+int(u.Rows) != 0:
+		return fmt.Errorf("%d losses of %d candidates", len(u.Losses), len(u.Kept))
+	case u.Rows > MaxRows:
+		return fmt.Errorf("losses over %d rows", u.Rows)
+	}
+	for _, l := range u.Losses {
+		if !(l >= 0 && l <= MaxLoss) {
+			return fmt.Errorf("a loss of %g", l)
+		}
+	}
+	return nil
+}
+
 // readVector reads a vector that rides inside, or checks the announcement of one
 // that does not.
-func (u *Update) readVector(spec learn.Spec) (err error) {
-	if !inline(spec) {
+func (u *Update) readVector(t Task) (err error) {
+	kept := t.keptOf(*u)
+	if length := t.Length(kept); !inline(length) {
 		// The exact size follows from the form, which is checked with the bytes.
-		least := uint64(8 * spec.Params())
-		if len(u.Vector) != 0 || u.Size < least || u.Size > least+4096 || uint64(len(u.Chunks)) != (u.Size+ChunkSize-1)/ChunkSize*sha256.Size {
+		least, most := uint64(8*length), uint64(8*length+4096*len(kept))
+		if len(u.Vector) != 0 || u.Size < least || u.Size > most || uint64(len(u.Chunks)) != (u.Size+ChunkSize-1)/ChunkSize*sha256.Size {
 			return errors.New("announcement of a vector that does not fit the model")
 		}
 		return nil
 	}
-	if u.Size != 0 || len(u.Chunks) != 0 || len(u.Vector) > MaxVector+4096 {
+	if u.Size != 0 || len(u.Chunks) != 0 || len(u.Vector) > MaxVector+4096*len(kept) {
 		return errors.New("a small vector rides inside the update")
 	}
-	u.Params, err = checkedVector(u.Vector, spec)
+	u.Params, err = t.checkedVector(u.Vector, kept)
 	return err
 }
 
 // checkedVector reads parameters that can be averaged.
-func checkedVector(b []byte, spec learn.Spec) ([]float64, error) {
-	params, err := vector(b, spec)
+func (t Task) checkedVector(b []byte, kept []int) ([]float64, error) {
+	params, err := t.vector(b, kept)
 	if err == nil {
 		err = mixing.NewSum(len(params)).Add(1, params)
 	}
 	if err != nil {
 		return nil, err
-	}
-	return params, nil
-}
-
-// vector reads parameters and insists on the one way to write them, so that no
-// two updates with the same parameters have other bytes.
-func vector(b []byte, spec learn.Spec) ([]float64, error) {
-	tensors, metadata, err := safetensors.Unmarshal(b, safetensors.Limits{Tensors: 2, Dims: 2})
-	if err != nil {
-		return nil, err
-	}
-	if len(metadata) != 0 {
-		return nil, errors.New("vector with metadata")
-	}
-	params, err := spec.FromTensors(tensors)
-	if err != nil {
-		return nil, err
-	}
-	again, err := safetensors.Marshal(spec.Tensors(params), nil)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Equal(again, b) {
-		return nil, errors.New("vector is not in canonical form")
 	}
 	return params, nil
 }
@@ -462,13 +552,23 @@ func EvaluationOf(r record.Record, t Task) (Evaluation, error) {
 		return Evaluation{}, err
 	}
 	err := check(r, t, e.Task, r.Number == 0)
-	for _, c := range []learn.Counts{e.Local, e.Federated} {
+	counts := []learn.Counts{e.Local, e.Federated, e.Personal}
+	if e.Parent != nil {
+		counts = append(counts, *e.Parent)
+	}
+	for _, c := range counts {
 		if err == nil {
-			err = c.Check(len(t.Encoding.Classes))
+			err = c.Check(len(t.Encoding.Classes), len(t.Encoding.Groups))
+		}
+		if err == nil && c.Rows != e.Federated.Rows {
+			err = errors.New("two models are counted on other rows")
 		}
 	}
-	if err == nil && e.Local.Rows != e.Federated.Rows {
-		err = errors.New("local and federated count other rows")
+	if err == nil && (e.Parent != nil) != (t.Parent != nil) {
+		err = errors.New("the model that the task goes on from is counted in tasks that have one")
+	}
+	if err == nil && (e.Better > e.Federated.Rows || e.Worse > e.Federated.Rows-e.Better) {
+		err = errors.New("more rows are better or worse than there are")
 	}
 	if err == nil && e.Local.Rows > MaxRows {
 		err = fmt.Errorf("%d rows; a node tests on at most %d", e.Local.Rows, uint64(MaxRows))

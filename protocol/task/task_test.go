@@ -328,7 +328,7 @@ func TestCheckedMomentsMerge(t *testing.T) {
 			t.Fatal(err)
 		}
 		parts = append(parts, Enrolled{CID: record.CIDOf([]byte{byte(i)}), Author: record.NodeID{byte(i)}, Enrolment: Enrolment{Moments: m}})
-		r, err := RosterOf(parts)
+		r, err := RosterOf(good(), parts)
 		if err != nil {
 			t.Fatalf("%d nodes: %v", i+1, err)
 		}
@@ -342,7 +342,7 @@ func TestCheckedMomentsMerge(t *testing.T) {
 
 func update(t testing.TB, params []float64) Update {
 	t.Helper()
-	u, b, err := NewUpdate(Update{Task: taskID(t), Roster: record.CIDOf([]byte("roster")), Weight: 100, Params: params}, good().Spec())
+	u, b, err := NewUpdate(Update{Task: taskID(t), Roster: record.CIDOf([]byte("roster")), Weight: 100, Params: params}, good())
 	if err != nil || !bytes.Equal(b, u.Vector) {
 		t.Fatalf("a vector of %d bytes, inside %d, %v", len(b), len(u.Vector), err)
 	}
@@ -453,7 +453,7 @@ func TestUpdateOf(t *testing.T) {
 		t.Errorf("%v came back as %v, %v", odd, got.Params, err)
 	}
 	for _, x := range []float64{math.NaN(), math.Inf(1)} {
-		if _, _, err := NewUpdate(Update{Params: []float64{0, x, 0, 0}}, tk.Spec()); err == nil {
+		if _, _, err := NewUpdate(Update{Params: []float64{0, x, 0, 0}}, tk); err == nil {
 			t.Errorf("an own vector with %g is encoded", x)
 		}
 	}
@@ -462,11 +462,11 @@ func TestUpdateOf(t *testing.T) {
 func TestTheLargestUpdateIsGossiped(t *testing.T) {
 	tk := good()
 	inputs(&tk, MaxVector/8-1)
-	params := make([]float64, tk.Spec().Params())
+	params := make([]float64, tk.SpecOf(0).Params())
 	for i := range params {
 		params[i] = -0x1.fffffffffffffp29
 	}
-	u, _, err := NewUpdate(Update{Task: taskID(t), Roster: taskID(t), Weight: MaxRows, Settled: true, Params: params}, tk.Spec())
+	u, _, err := NewUpdate(Update{Task: taskID(t), Roster: taskID(t), Weight: MaxRows, Settled: true, Params: params}, tk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -486,12 +486,12 @@ func TestAnnouncedVectors(t *testing.T) {
 	tk := good()
 	inputs(&tk, 4500)
 	classes(&tk, 32) // 1.1 MiB
-	spec, id := tk.Spec(), taskID(t).String()
+	spec, id := tk.SpecOf(0), taskID(t).String()
 	params := make([]float64, spec.Params())
 	for i := range params {
 		params[i] = math.Sin(float64(i))
 	}
-	u, b, err := NewUpdate(Update{Task: taskID(t), Roster: taskID(t), Weight: 100, Params: params}, spec)
+	u, b, err := NewUpdate(Update{Task: taskID(t), Roster: taskID(t), Weight: 100, Params: params}, tk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -503,7 +503,7 @@ func TestAnnouncedVectors(t *testing.T) {
 	if err != nil || got.Params != nil || got.Size != u.Size {
 		t.Fatalf("%d parameters of %d bytes before they are here, %v", len(got.Params), got.Size, err)
 	}
-	if full, err := got.Fill(b, spec); err != nil || !slices.Equal(full.Params, params) {
+	if full, err := got.Fill(b, tk); err != nil || !slices.Equal(full.Params, params) {
 		t.Errorf("%d parameters, %v", len(full.Params), err)
 	}
 	flipped := func(at int) []byte {
@@ -515,7 +515,7 @@ func TestAnnouncedVectors(t *testing.T) {
 		"nothing": nil, "the first byte": flipped(0), "the last of a chunk": flipped(1<<20 - 1), "the first of a chunk": flipped(1 << 20), "the last byte": flipped(len(b) - 1),
 		"one byte less": b[:len(b)-1], "one byte more": append(bytes.Clone(b), 0), "one chunk": b[:1<<20], "the other order": append(bytes.Clone(b[1<<20:]), b[:1<<20]...),
 	} {
-		full, err := got.Fill(vector, spec)
+		full, err := got.Fill(vector, tk)
 		refused(t, name, err, false)
 		if full.Params != nil {
 			t.Errorf("%s has parameters", name)
@@ -527,7 +527,7 @@ func TestAnnouncedVectors(t *testing.T) {
 		binary.LittleEndian.PutUint64(bad[len(bad)-8:], math.Float64bits(x))
 		u := got
 		u.Chunks = hashes(bad)
-		full, err := u.Fill(bad, spec)
+		full, err := u.Fill(bad, tk)
 		refused(t, name, err, false)
 		if full.Params != nil {
 			t.Errorf("%s has parameters", name)

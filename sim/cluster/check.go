@@ -84,11 +84,19 @@ func take(n sim.Node, t task.Task) (dataset.Cleaned, *member.Site, error) {
 	}
 	o := dataset.Options{
 		Name: t.Name, Target: t.Encoding.Target, Split: n.Split, Positive: t.Encoding.Positive,
-		Levels: map[string][]string{t.Encoding.Target: t.Encoding.Classes},
+		Levels: map[string][]string{},
+	}
+	if len(t.Encoding.Classes) == 0 {
+		o.Numeric = []string{t.Encoding.Target}
+	} else {
+		o.Levels[t.Encoding.Target] = t.Encoding.Classes
+	}
+	if t.Encoding.Sensitive != "" {
+		o.Levels[t.Encoding.Sensitive] = slices.Clone(t.Encoding.Groups)
 	}
 	for _, f := range t.Encoding.Features {
-		if f.Kind == dataset.Categorical {
-			o.Levels[f.Name] = f.Levels
+		if f.Kind == dataset.Categorical { // of which one may have several features
+			o.Levels[f.Name] = slices.Concat(o.Levels[f.Name], f.Levels)
 		}
 	}
 	cleaned, err := dataset.Clean(n.Rows, o)
@@ -104,7 +112,7 @@ func take(n sim.Node, t task.Task) (dataset.Cleaned, *member.Site, error) {
 		return none, nil, fmt.Errorf("it has %d rows, and a daemon takes part with %d at least, for the statistics of fewer would tell the rows; use fewer nodes or more rows, or simulate the run",
 			kept, node.FewestRows)
 	}
-	site, err := member.NewSite(record.NodeID{}, record.CID{}, t, cleaned.Table, n.Split)
+	site, err := member.NewSite(record.NodeID{}, record.CID{}, t, cleaned.Table, n.Split, nil)
 	return cleaned, site, err
 }
 

@@ -32,7 +32,7 @@ func newTrace(cfg sim.Config, sites []*member.Site) *trace {
 	t := &trace{task: cfg.Task, sites: sites, mixes: make([][]float64, len(sites))}
 	for _, round := range sim.Sampled(t.task.Rounds, cfg.Samples) {
 		t.samples = append(t.samples, &sample{
-			Point: sim.Point{Round: round}, reports: make([]*learn.Report, len(sites)), counts: learn.NewTally(t.task.Spec()),
+			Point: sim.Point{Round: round}, reports: make([]*learn.Report, len(sites)), counts: learn.NewTally(t.task.SpecOf(0)),
 		})
 	}
 	return t
@@ -43,17 +43,18 @@ func newTrace(cfg sim.Config, sites []*member.Site) *trace {
 func (t *trace) begins(place int, e member.Train, now time.Duration, packets, bytes uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.mixes[place] = e.From
+	_, lead := t.sites[place].Lead(e)
+	t.mixes[place] = lead
 	for _, s := range t.samples {
 		if s.Round >= e.Round || s.reports[place] != nil {
 			continue
 		}
-		tally := learn.NewTally(t.task.Spec())
-		t.sites[place].Tally(tally, e.Roster, e.From)
+		tally := learn.NewTally(t.task.SpecOf(0))
+		t.sites[place].Tally(tally, e)
 		report := tally.Counts().Report(t.task.Encoding.Classes, t.task.Encoding.Positive)
 		s.reports[place] = &report
 		s.counts.Add(tally)
-		s.spread.Add(e.From)
+		s.spread.Add(lead)
 		s.Virtual, s.Messages, s.Bytes = now, packets, bytes
 	}
 }

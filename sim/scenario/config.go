@@ -83,8 +83,12 @@ func (s Scenario) settle(t dataset.Table, d Defaults) (Scenario, dataset.Options
 	if s.Target != "" && s.Target != o.Target {
 		o.Positive = "" // it was said of another target
 	}
+	named, err := dataset.Columns(s.Features)
+	if err != nil {
+		return s, o, fmt.Errorf("features: %w", err)
+	}
 	// What the scenario says of a column replaces what the data says of it.
-	chosen := slices.Concat([]string{s.Target, s.Split}, s.Features, s.Categorical)
+	chosen := slices.Concat([]string{s.Target, s.Split, s.Sensitive}, named, s.Categorical)
 	ignored := without(o.Ignore, chosen)
 	if len(s.Ignore) > 0 {
 		ignored = s.Ignore
@@ -105,7 +109,16 @@ func (s Scenario) settle(t dataset.Table, d Defaults) (Scenario, dataset.Options
 	fill(&s.Partition, d.Partition)
 	s.Ignore = ignored
 	used := slices.Concat([]string{s.Target, s.Split}, ignored)
-	fills(&s.Features, d.Features, used)
+	if len(s.Features) == 0 {
+		for _, f := range d.Features {
+			if named, err := dataset.Columns([]string{f}); err != nil || !slices.Contains(used, named[0]) {
+				s.Features = append(s.Features, f)
+			}
+		}
+		if named, err = dataset.Columns(s.Features); err != nil {
+			return s, o, fmt.Errorf("features: %w", err)
+		}
+	}
 	fills(&s.Categorical, o.Categorical, used[1:])
 	if s.Target == "" {
 		return s, o, fmt.Errorf("target is not set: name the column to predict; the columns are %s", listed(t.Columns))
@@ -118,7 +131,7 @@ func (s Scenario) settle(t dataset.Table, d Defaults) (Scenario, dataset.Options
 		key   string
 		names []string
 	}{
-		{"target", []string{s.Target}}, {"features", s.Features}, {"categorical", s.Categorical}, {"ignore", s.Ignore},
+		{"target", []string{s.Target}}, {"features", named}, {"sensitive", []string{s.Sensitive}}, {"categorical", s.Categorical}, {"ignore", s.Ignore},
 		{"split", []string{s.Split}}, {"partition", []string{p.column}},
 	} {
 		for _, name := range use.names {
@@ -131,7 +144,7 @@ func (s Scenario) settle(t dataset.Table, d Defaults) (Scenario, dataset.Options
 			return s, o, fmt.Errorf("%s: the data has no column %.64q; its columns are %s", use.key, name, listed(t.Columns))
 		}
 	}
-	for _, name := range s.Features {
+	for _, name := range named {
 		switch {
 		case name == s.Target:
 			return s, o, fmt.Errorf("features: column %q is the target", name)
@@ -141,7 +154,7 @@ func (s Scenario) settle(t dataset.Table, d Defaults) (Scenario, dataset.Options
 			return s, o, fmt.Errorf("features: column %q is ignored, too", name)
 		}
 	}
-	if c := p.column; c != "" && c != s.Target && c != s.Split && !slices.Contains(s.Features, c) && !slices.Contains(s.Ignore, c) {
+	if c := p.column; c != "" && c != s.Target && c != s.Split && c != s.Sensitive && !slices.Contains(named, c) && !slices.Contains(s.Ignore, c) {
 		s.Ignore = append(slices.Clip(s.Ignore), c)
 		s.Categorical = without(s.Categorical, []string{c})
 	}
@@ -182,15 +195,27 @@ func (s Scenario) nodes(table dataset.Table, o dataset.Options, nations map[stri
 	if err != nil {
 		return task.Task{}, nil, err
 	}
-	encoding, err := dataset.NewEncoding(o.Target, s.Features, "", []dataset.Manifest{declared(whole)})
+	encoding, err := dataset.NewEncoding(o.Target, s.Features, s.Sensitive, []dataset.Manifest{declared(whole)})
 	if err != nil {
 		return task.Task{}, nil, err
 	}
 	t := task.New(o.Name, encoding, nil)
 	t.Rounds, t.LocalSteps, t.LearningRate, t.Batch, t.L2 = s.Rounds, s.LocalSteps, s.LearningRate, s.Batch, s.L2
 	t.Tolerance, t.Mixing, t.Seed = s.Tolerance, s.Mixing, s.Seed
-	if s.Model != "" {
+	switch {
+	case s.Model != "":
 		t.Model = learn.Kind(s.Model)
+	case len(s.Hidden) > 0:
+		t.Model = learn.MLP
+	}
+	t.Hidden, t.Optimizer, t.Prox, t.Scaffold = s.Hidden, learn.Optimizer(s.Optimizer), s.Prox, s.Scaffold
+	t.SetOuter(learn.Outer(s.Outer), s.OuterRate)
+	t.Personal = learn.Part(s.Personal)
+	if s.Within > 0 {
+		t.RoundTime = uint64(max(1, s.Within.Milliseconds()/int64(t.Rounds)))
+	}
+	if s.Auto > 0 {
+		t.SearchAmong(task.Space{}, s.Auto)
 	}
 	p, err := parsePartition(s.Partition)
 	if err != nil {
@@ -254,7 +279,11 @@ func (s Scenario) byColumn(table dataset.Table, column string, o dataset.Options
 		return nil, tooMany(len(groups))
 	}
 	// A site that lacks a class declares it none the less.
-	o.Levels[o.Target] = t.Encoding.Classes
+	if len(t.Encoding.Classes) == 0 {
+		o.Numeric = append(slices.Clip(o.Numeric), o.Target)
+	} else {
+		o.Levels[o.Target] = t.Encoding.Classes
+	}
 	var nodes []sim.Node
 	for _, g := range groups {
 		if err := task.CheckName(g.value); err != nil {
@@ -414,27 +443,30 @@ func stream(what string, seed uint64) *rand.Rand {
 	return rand.New(rand.NewChaCha8(sha256.Sum256(b)))
 }
 
-// declared is the manifest with every level named: nothing leaves this machine,
-// so that rare levels need not be hidden.
+// declared is the manifest with every level named and counted: nothing leaves this
+// machine, so that rare levels need not be hidden.
 func declared(c dataset.Cleaned) dataset.Manifest {
 	m := c.Manifest
 	m.Columns = slices.Clone(m.Columns)
 	for i := range m.Columns {
-		if m.Columns[i].Kind != dataset.Categorical {
+		column := &m.Columns[i]
+		if column.Kind != dataset.Categorical {
 			continue
 		}
-		at := slices.Index(c.Table.Columns, m.Columns[i].Name)
-		levels := map[string]bool{}
-		for _, l := range m.Columns[i].Levels {
-			levels[l] = true
+		at := slices.Index(c.Table.Columns, column.Name)
+		rows := map[string]uint64{}
+		for _, level := range column.Levels {
+			rows[level] = 0
 		}
 		for _, row := range c.Table.Rows {
-			if l := row[at]; !levels[l] {
-				levels[l] = true
-				m.Columns[i].Levels = append(slices.Clip(m.Columns[i].Levels), l)
+			if row[at] != "" {
+				rows[row[at]]++
 			}
 		}
-		m.Columns[i].Hidden = false
+		column.Levels, column.Counts, column.Hidden = slices.Sorted(maps.Keys(rows)), nil, false
+		for _, level := range column.Levels {
+			column.Counts = append(column.Counts, rows[level])
+		}
 	}
 	return m
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"village/protocol/dataset"
-	"village/protocol/learn"
 	"village/protocol/mixing"
 	"village/protocol/task"
 	"village/sim"
@@ -51,6 +50,16 @@ type Scenario struct {
 	Tolerance    float64
 	Mixing       string
 	Model        string
+	Hidden       []int
+	Optimizer    string
+	Prox         float64
+	Scaffold     bool
+	Outer        string
+	OuterRate    float64
+	Personal     string
+	Sensitive    string
+	Auto         int
+	Within       time.Duration
 	Seed         uint64
 
 	Latency   Latency
@@ -162,8 +171,32 @@ var keys = []key{
 		}
 		return ""
 	}},
-	{"model", "logistic or softmax (default: as the target asks for)", func(s *Scenario) any { return &s.Model }, func(s *Scenario) string {
-		return unless(s.Model == "" || s.Model == string(learn.Logistic) || s.Model == string(learn.Softmax), "it is logistic or softmax")
+	{"model", "linear, logistic, softmax or mlp (default: as the target asks for)", func(s *Scenario) any { return &s.Model }, func(s *Scenario) string {
+		return oneOf(s.Model, "linear", "logistic", "softmax", "mlp")
+	}},
+	{"hidden", "widths of the hidden layers of a perceptron, as 64 or 64,32", func(s *Scenario) any { return &s.Hidden }, nil},
+	{"optimizer", "of the local steps: momentum or adam (default: plain gradient steps)", func(s *Scenario) any { return &s.Optimizer }, func(s *Scenario) string {
+		return oneOf(s.Optimizer, "momentum", "adam")
+	}},
+	{"prox", "FedProx: pull of local steps to where they set out from", func(s *Scenario) any { return &s.Prox }, func(s *Scenario) string {
+		return unless(s.Prox >= 0 && s.Prox <= 1e6, "it is 0 to 1e6")
+	}},
+	{"scaffold", "correct local steps for what the nodes' rows differ in", func(s *Scenario) any { return &s.Scaffold }, nil},
+	{"outer", "how the averaged change is taken: nesterov, adam or yogi (default: as it is)", func(s *Scenario) any { return &s.Outer }, func(s *Scenario) string {
+		return oneOf(s.Outer, "nesterov", "adam", "yogi")
+	}},
+	{"outer-rate", "step of the outer optimizer; 0 = its usual one", func(s *Scenario) any { return &s.OuterRate }, func(s *Scenario) string {
+		return unless(s.OuterRate >= 0 && s.OuterRate <= 1e3, "it is 0 to 1000")
+	}},
+	{"personal", "what every node has for itself: bias or last-layer (default: nothing)", func(s *Scenario) any { return &s.Personal }, func(s *Scenario) string {
+		return oneOf(s.Personal, "bias", "last-layer")
+	}},
+	{"sensitive", "column by whose levels the results tell groups apart", func(s *Scenario) any { return &s.Sensitive }, nil},
+	{"auto", "candidates among which the nodes choose the model and its training; 0 = none", func(s *Scenario) any { return &s.Auto }, func(s *Scenario) string {
+		return unless(s.Auto == 0 || s.Auto >= 2 && s.Auto <= task.MaxCandidates, "it is 2 to %d, or 0", task.MaxCandidates)
+	}},
+	{"within", "time that a node's local steps may take in all; slow nodes make fewer", func(s *Scenario) any { return &s.Within }, func(s *Scenario) string {
+		return unless(s.Within >= 0 && s.Within <= maxTime, "it is at most 30 days, as 10m")
 	}},
 	{"seed", "the same seed gives the same run", func(s *Scenario) any { return &s.Seed }, func(s *Scenario) string {
 		return unless(s.Seed < 1<<63, "it is below 2^63")
@@ -213,6 +246,11 @@ const (
 	maxNodes = 100_000
 	maxTime  = 30 * 24 * time.Hour // after which a run ends anyway
 )
+
+// oneOf returns what would be possible where the value is neither empty nor that.
+func oneOf(value string, values ...string) string {
+	return unless(value == "" || slices.Contains(values, value), "it is %s or %s", strings.Join(values[:len(values)-1], ", "), values[len(values)-1])
+}
 
 // unless returns what would be possible where the value is not.
 func unless(ok bool, format string, args ...any) string {

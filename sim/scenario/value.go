@@ -251,6 +251,18 @@ func parse(p any, words []string) (err error) {
 		if *p, err = strconv.Atoi(words[0]); err != nil {
 			return errors.New("it is a whole number")
 		}
+	case *[]int:
+		list := make([]int, len(words))
+		for i, word := range words {
+			if list[i], err = strconv.Atoi(strings.TrimSpace(word)); err != nil || list[i] < 1 {
+				return errors.New("it is a list of whole numbers, 1 or more")
+			}
+		}
+		*p = list
+	case *bool:
+		if *p, err = strconv.ParseBool(words[0]); err != nil {
+			return errors.New("it is true or false")
+		}
 	case *uint64:
 		if *p, err = strconv.ParseUint(words[0], 10, 64); err != nil {
 			return errors.New("it is a whole number, 0 or more")
@@ -284,7 +296,15 @@ func plain(p any) any {
 			list = append(list, text(&c))
 		}
 		return list
+	case *[]int:
+		list := []string{}
+		for _, n := range *p {
+			list = append(list, strconv.Itoa(n))
+		}
+		return list
 	case *int:
+		return *p
+	case *bool:
 		return *p
 	case *uint64:
 		return *p
