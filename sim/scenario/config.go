@@ -293,7 +293,8 @@ func (s Scenario) byColumn(table dataset.Table, column string, o dataset.Options
 		if err != nil {
 			return nil, fmt.Errorf("partition = column:%s: %s: %w", column, g.value, err)
 		}
-		training, testing, err := t.Encoding.Divide(cleaned.Table, o.Split, t.Seed)
+		complete, _, _ := t.Encoding.Complete(cleaned.Table, true)
+		training, testing, err := t.Encoding.Divide(complete, o.Split, t.Seed)
 		if err != nil {
 			return nil, fmt.Errorf("partition = column:%s: %s: %w", column, g.value, err)
 		}
@@ -307,6 +308,10 @@ func (s Scenario) byChance(table dataset.Table, p partition, t task.Task) ([]sim
 	if s.Nodes == 0 {
 		s.Nodes = defaultNodes
 	}
+	if len(t.Encoding.Classes) == 0 && (p.alpha > 0 || p.shards > 0) {
+		return nil, fmt.Errorf("partition = %s: it deals by class, and the target %s is numeric; use iid or column:COL", s.Partition, t.Encoding.Target)
+	}
+	table, _, _ = t.Encoding.Complete(table, true)
 	training, testing, err := t.Encoding.Divide(table, s.Split, t.Seed)
 	if err != nil {
 		return nil, err
