@@ -60,6 +60,22 @@ func TestSpecCheck(t *testing.T) {
 		{Spec{Kind: Logistic, Inputs: 0, Classes: 2}, "inputs"},
 		{Spec{Kind: Logistic, Inputs: -1, Classes: 2}, "inputs"},
 		{Spec{Kind: "tree", Inputs: 3, Classes: 2}, "not known"},
+		{Spec{Kind: Linear, Inputs: 3}, ""},
+		{Spec{Kind: Linear, Inputs: 3, Classes: 2}, "numeric target"},
+		{Spec{Kind: Logistic, Inputs: 3}, "linear for a numeric"},
+		{Spec{Kind: Logistic, Inputs: 3, Classes: 2, Hidden: []int{2}}, "use mlp"},
+		{Spec{Kind: MLP, Inputs: 3, Hidden: []int{1}}, ""},
+		{Spec{Kind: MLP, Inputs: 3, Classes: 2, Hidden: slices.Repeat([]int{9}, MaxLayers)}, ""},
+		{Spec{Kind: MLP, Inputs: 3, Classes: MaxClasses, Hidden: []int{MaxWidth}}, ""},
+		{Spec{Kind: MLP, Inputs: 3, Classes: 2}, "hidden layers"},
+		{Spec{Kind: MLP, Inputs: 3, Classes: 2, Hidden: slices.Repeat([]int{9}, MaxLayers+1)}, "hidden layers"},
+		{Spec{Kind: MLP, Inputs: 3, Classes: 2, Hidden: []int{3, 0}}, "units"},
+		{Spec{Kind: MLP, Inputs: 3, Classes: 2, Hidden: []int{MaxWidth + 1}}, "units"},
+		{Spec{Kind: MLP, Inputs: 3, Classes: 1, Hidden: []int{3}}, "classes"},
+		{Spec{Kind: MLP, Inputs: 3, Classes: -2, Hidden: []int{3}}, "classes"},
+		{Spec{Kind: MLP, Inputs: 3, Classes: MaxClasses + 1, Hidden: []int{3}}, "classes"},
+		{Spec{Kind: MLP, Inputs: 3, Classes: 2, Hidden: []int{9999, 9999, 9999}}, "parameters"},
+		{Spec{Kind: MLP, Inputs: MaxInputs, Classes: 2, Hidden: slices.Repeat([]int{MaxWidth}, MaxLayers)}, "parameters"},
 	} {
 		err := c.spec.Check()
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
@@ -115,5 +131,92 @@ func TestTensors(t *testing.T) {
 		if got, err := s.FromTensors(ts); err == nil {
 			t.Errorf("%s: gave %v", name, got)
 		}
+	}
+}
+
+func TestTensorsOfAPerceptron(t *testing.T) {
+	s := Spec{Kind: MLP, Inputs: 2, Classes: 3, Hidden: []int{4, 5}}
+	params := make([]float64, s.Params())
+	for i := range params {
+		params[i] = float64(i)
+	}
+	b, err := safetensors.Marshal(s.Tensors(params), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts, _, err := safetensors.Unmarshal(b, safetensors.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := 0.0
+	for _, want := range []TensorShape{
+		{"layers.0.weight", []int{4, 2}}, {"layers.0.bias", []int{4}}, {"layers.1.weight", []int{5, 4}},
+		{"layers.1.bias", []int{5}}, {"layers.2.weight", []int{3, 5}}, {"layers.2.bias", []int{3}},
+	} {
+		i := slices.IndexFunc(ts, func(t safetensors.Tensor) bool { return t.Name == want.Name })
+		if i < 0 || !slices.Equal(ts[i].Shape, want.Shape) || ts[i].F64[0] != at {
+			t.Fatalf("%s in %v", want.Name, ts)
+		}
+		at += float64(len(ts[i].F64))
+	}
+	if got, err := s.FromTensors(ts); err != nil || !slices.Equal(got, params) {
+		t.Errorf("back: %v %v", got, err)
+	}
+	if got, err := s.FromTensors(ts[1:]); err == nil {
+		t.Errorf("without a tensor: %v", got)
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for _, c := range []struct {
+		spec       Spec
+		bias, last int // where they begin; they end with the vector
+	}{
+		{Spec{Kind: Linear, Inputs: 3}, 3, 0},
+		{Spec{Kind: Logistic, Inputs: 3, Classes: 2}, 3, 0},
+		{Spec{Kind: Softmax, Inputs: 3, Classes: 2}, 6, 0},
+		{Spec{Kind: MLP, Inputs: 3, Classes: 2, Hidden: []int{4}}, 20, 16},
+		{Spec{Kind: MLP, Inputs: 3, Classes: 5, Hidden: []int{4, 2}}, 16 + 10 + 10, 16 + 10},
+	} {
+		n := c.spec.Params()
+		for p, want := range map[Part]int{Bias: c.bias, LastLayer: c.last} {
+			if from, to := c.spec.Span(p); from != want || to != n {
+				t.Errorf("%v: %s from %d to %d, want %d to %d", c.spec, p, from, to, want, n)
+			}
+		}
+		if from, to := c.spec.Span(NoPart); from != 0 || to != 0 {
+			t.Errorf("%v: no part from %d to %d", c.spec, from, to)
+		}
+	}
+}
+
+func TestInit(t *testing.T) {
+	for _, s := range []Spec{{Kind: Linear, Inputs: 3}, {Kind: Softmax, Inputs: 3, Classes: 4}} {
+		if got := s.Init(7); !slices.Equal(got, make([]float64, s.Params())) {
+			t.Errorf("%v starts from %v", s, got)
+		}
+	}
+	s := Spec{Kind: MLP, Inputs: 50, Classes: 4, Hidden: []int{400, 100}}
+	params := s.Init(7)
+	for i, l := range s.layers() {
+		weights, biases := split(l, params)
+		want := 2 / float64(l.in)
+		if i == 2 {
+			want /= 100
+		}
+		mean, variance := sum(weights)/float64(len(weights)), dot(weights, weights)/float64(len(weights))
+		if math.Abs(mean) > .1*math.Sqrt(want) || math.Abs(variance/want-1) > .2 {
+			t.Errorf("layer %d: mean %v, variance %v, want 0, %v", i, mean, variance, want)
+		}
+		if !slices.Equal(biases, make([]float64, l.out)) {
+			t.Errorf("layer %d: biases %v", i, biases)
+		}
+	}
+	if !slices.Equal(params, s.Init(7)) || slices.Equal(params, s.Init(8)) {
+		t.Error("the seed does not decide")
+	}
+	// Nodes of all architectures start alike.
+	if want := []float64{-0.25372778582386674, -0.12523988825269045}; !slices.Equal(params[:2], want) {
+		t.Errorf("starts with %v, want %v", params[:2], want)
 	}
 }

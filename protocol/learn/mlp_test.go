@@ -1,8 +1,9 @@
 package learn
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
+
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -322,7 +323,7 @@ func BenchmarkMLPEpoch(b *testing.B) {
 	}
 	x, w, h, w2, z := random(batch, 784), random(128, 784), random(batch, 128), random(10, 128), random(batch, 10)
 	for _, o := range []Optimizer{SGD, Adam} {
-		b.Run(fmt.Sprintf("%s", max(o, "sgd")), func(b *testing.B) {
+		b.Run(string(cmp.Or(o, "sgd")), func(b *testing.B) {
 			steps := (rows + batch - 1) / batch
 			var bare time.Duration
 			for range b.N {

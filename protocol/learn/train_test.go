@@ -261,6 +261,12 @@ func TestTrainRefuses(t *testing.T) {
 		"l2":             {s, params, data, with(func(t *Training) { t.L2 = -1 })},
 		"l2 NaN":         {s, params, data, with(func(t *Training) { t.L2 = math.NaN() })},
 		"l2 Inf":         {s, params, data, with(func(t *Training) { t.L2 = math.Inf(1) })},
+		"prox":           {s, params, data, with(func(t *Training) { t.Prox = -1 })},
+		"prox NaN":       {s, params, data, with(func(t *Training) { t.Prox = math.NaN() })},
+		"optimizer":      {s, params, data, with(func(t *Training) { t.Optimizer = "newton" })},
+		"shift":          {s, params, data, with(func(t *Training) { t.Shift = params[:8] })},
+		"no T":           {Spec{Kind: Linear, Inputs: 2}, params[:3], data, good},
+		"Y for T":        {Spec{Kind: Linear, Inputs: 2}, params[:3], dataset.Samples{N: 2, D: 2, X: data.X, Y: data.Y, T: []float64{1}}, good},
 	} {
 		if got, _, err := c.spec.Train(c.params, c.data, c.training); err == nil {
 			t.Errorf("%s: gave %v", name, got)
@@ -366,5 +372,42 @@ func BenchmarkStep(b *testing.B) {
 				params = plain(s, params, data, .01, 0)
 			}
 		})
+	}
+}
+
+// The optimum of ridge regression is where its normal equations hold.
+func TestLinearRegression(t *testing.T) {
+	s := Spec{Kind: Linear, Inputs: 3}
+	data := numbers(s, 40, 1)
+	for i := range data.T {
+		data.T[i] = .1*data.T[i] + 2*data.X[3*i] - data.X[3*i+1] + 5
+	}
+	got, _, err := s.Train(s.Init(1), data, Training{Steps: 3000, Rate: .2})
+	if err != nil || !near(got, []float64{2, -1, 0, 5}, .05) {
+		t.Fatalf("%v, want about 2, -1, 0, 5 (%v)", got, err)
+	}
+	residual := s.Predict(got, data)
+	if len(residual) != data.N {
+		t.Fatalf("%d predictions for %d rows", len(residual), data.N)
+	}
+	axpy(-1, data.T, residual)
+	if mean := s.Loss(got, data, 0); math.Abs(mean-dot(residual, residual)/80) > 1e-12 {
+		t.Errorf("loss %v of residuals %v", mean, residual)
+	}
+	for j := range 4 {
+		normal := 0.0
+		for i, e := range residual {
+			if j == 3 {
+				normal += e
+			} else {
+				normal += e * data.X[3*i+j]
+			}
+		}
+		if math.Abs(normal) > 1e-9 {
+			t.Errorf("normal equation %d: %v", j, normal)
+		}
+	}
+	if p := s.Predict([]float64{math.MaxFloat64, math.MaxFloat64, -math.MaxFloat64, 0}, dataset.Samples{N: 1, D: 3, X: []float64{9, 9, 9}}); !allFinite(p) {
+		t.Errorf("prediction %v", p)
 	}
 }
