@@ -1,147 +1,602 @@
 package table
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"golang.org/x/term"
+
 	"village/node/api"
 	"village/protocol/learn"
+	"village/protocol/task"
 )
 
-// Report writes a whole report: the summary of all nodes, what each gave to the
-// model, then the classification report of all rows and of each node.
-func Report(w io.Writer, r api.Report) error {
+// The widths that tables are made for: at least that of a plain terminal, and
+// somewhat more where there is no terminal. Text is no wider than that.
+const (
+	minWidth  = 80
+	fileWidth = 100
+	minName   = 8 // of a column of names that is cut to fit
+)
+
+// widthOf is how many columns are to be had.
+func widthOf(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return fileWidth
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return minWidth
+	}
+	return max(width, minWidth)
+}
+
+// Report writes a whole report: who gains, the figures of all nodes, what each
+// gave to the model, the classification report of all rows and of each node, how
+// groups fare, and how the model came about.
+func Report(w io.Writer, r api.Report) error { return report(w, r, widthOf(w)) }
+
+func report(w io.Writer, r api.Report, width int) error {
+	var b bytes.Buffer
 	title := fmt.Sprintf("%s: %s", or(r.Name), or(r.Target))
 	if r.Positive != "" {
 		title += " (positive: " + Text(r.Positive) + ")"
 	}
-	fmt.Fprintf(w, "%s, %d rounds\nmodel   %s\n", title, r.Rounds, r.CID)
-	fmt.Fprintf(w, "report  %s\n\n", cidOr(r.Report))
-	if err := Summary(w, r); err != nil {
-		return err
+	fmt.Fprintf(&b, "%s, %d rounds\nmodel   %s\nreport  %s\n", title, r.Rounds, cidOr(r.CID), cidOr(r.Report))
+	for _, c := range r.Lineage {
+		fmt.Fprintf(&b, "from    %s\n", cidOr(c))
 	}
-	if err := Contributions(w, r.Contributions); err != nil {
-		return err
+	b.WriteString("\n")
+	sentences := Verdict(r)
+	if len(r.Lineage) > 0 {
+		sentences = append(sentences, Promotion(r))
 	}
-	if err := Classification(w, "all rows", r.AllRows); err != nil {
-		return err
+	for _, line := range wrap(strings.Join(sentences, " "), min(width, fileWidth)) {
+		b.WriteString(line + "\n")
 	}
-	for _, n := range r.Nodes {
-		if err := Classification(w, label(n.Nation, n.Name), n.Pair); err != nil {
-			return err
+	b.WriteString("\n")
+	summaryTable(&b, r, true, width)
+	overallTable(&b, r, width)
+	contributionTable(&b, r.Contributions, width)
+	if !Numeric(r) {
+		classification(&b, "all rows", r.AllRows, width)
+		for _, n := range r.Nodes {
+			classification(&b, label(n.Nation, n.Name), n.Pair, width)
 		}
 	}
-	return nil
+	fairness(&b, r, width)
+	if r.Search != nil {
+		trail(&b, *r.Search, width)
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// Promotion says whether a model is to take the place of the one that it goes on
+// from.
+func Promotion(r api.Report) string {
+	switch {
+	case r.Promoted == nil:
+		return "Whether this model takes the place of the one that it goes on from is not known while evaluations are missing."
+	case *r.Promoted:
+		return "It is promoted: on all rows it is not worse than the model that it goes on from."
+	}
+	return "It is not promoted: on all rows it is worse than the model that it goes on from, which stays the better choice."
 }
 
 // Summary writes a line a node, then all rows, the mean of the nodes and the
-// lowest of each figure: what
-// each reaches alone beside what the federation reaches.
+// worst of each figure: what each reaches alone beside what the federation
+// reaches, and beside that with a part of its own.
 func Summary(w io.Writer, r api.Report) error { return summary(w, r, true) }
 
 func summary(w io.Writer, r api.Report, nodes bool) error {
-	var g grid
-	g.add("", "training", "test", "local only", "", "", "federated", "", "")
-	g.add("", "rows", "rows", "accuracy", "F1", "ROC-AUC", "accuracy", "F1", "ROC-AUC")
-	three := func(m api.Metrics) []string {
-		return []string{metric(m.Accuracy), metric(m.F1), metric(m.ROCAUC)}
+	var b bytes.Buffer
+	summaryTable(&b, r, nodes, widthOf(w))
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// summaryLine is a line of a summary.
+type summaryLine struct {
+	name, trained, tested string
+	figures               [][]string // by metric, by model
+	gain, interval        string
+}
+
+func summaryTable(w io.Writer, r api.Report, nodes bool, width int) {
+	metrics, lead := Metrics(r)
+	models := []string{"local", "fed."}
+	if HasPersonal(r) {
+		models = append(models, "own")
 	}
-	figures := func(p api.Pair) []string {
-		return append(three(headline(p.Local)), three(headline(p.Federated))...)
+	var lines []summaryLine
+	add := func(name, trained, tested string, figure func(m Metric, model int) *float64) *summaryLine {
+		l := summaryLine{name: name, trained: trained, tested: tested}
+		for _, m := range metrics {
+			var row []string
+			for i := range models {
+				row = append(row, m.Show(figure(m, i)))
+			}
+			l.figures = append(l.figures, row)
+		}
+		lines = append(lines, l)
+		return &lines[len(lines)-1]
+	}
+	pair := func(name string, trained uint64, p api.Pair) {
+		l := add(name, count(trained), count(p.Federated.Rows), func(m Metric, model int) *float64 {
+			return m.Of([]learn.Report{p.Local, p.Federated, p.Personal}[model])
+		})
+		if Numeric(r) {
+			l.interval = metrics[lead].ShowInterval(p.Federated)
+			return
+		}
+		gain, interval := Gained(r, p)
+		l.gain = None
+		if gain != nil {
+			l.gain = Points(*gain)
+		}
+		if interval != nil {
+			l.interval = PointsInterval(*interval)
+		}
+	}
+	across := func(name string, p api.MeanPair) {
+		add(name, "", "", func(m Metric, model int) *float64 {
+			return m.Across([]api.Metrics{p.Local, p.Federated, p.Personal}[model])
+		})
 	}
 	var trained uint64
 	for _, n := range r.Nodes {
 		trained += n.TrainRows
-		if !nodes {
-			continue
+		if nodes {
+			pair(label(n.Nation, n.Name), n.TrainRows, n.Pair)
 		}
-		g.add(append([]string{label(n.Nation, n.Name), count(n.TrainRows), count(n.TestRows)}, figures(n.Pair)...)...)
 	}
-	g.add(append([]string{"all rows", count(trained), count(r.AllRows.Federated.Rows)}, figures(r.AllRows)...)...)
-	g.add(append([]string{"mean of nodes", "", ""}, append(three(r.Mean.Local), three(r.Mean.Federated)...)...)...)
-	g.add(append([]string{"worst node", "", ""}, append(three(r.Worst.Local), three(r.Worst.Federated)...)...)...)
-	if err := g.write(w); err != nil {
-		return err
+	pair("all rows", trained, r.AllRows)
+	across("mean of nodes", r.Mean)
+	across("worst node", r.Worst)
+
+	var g grid
+	var show shown
+	for _, show = range []shown{{true, true, true}, {false, true, true}, {false, true, false}, {}} {
+		g = summaryGrid(r, lines, models, show)
+		if g.fits(width) {
+			break
+		}
+	}
+	g.within(w, width)
+	s := "local: local only; fed.: federated"
+	if HasPersonal(r) {
+		s += "; own: with " + PartName(r.Personal)
+	}
+	if show.gain && !Numeric(r) {
+		s += "; gain: accuracy of fed. less local, in percentage points"
+	}
+	for _, line := range wrap(s, width) {
+		fmt.Fprintln(w, line)
 	}
 	if len(r.Missing) > 0 {
-		fmt.Fprintln(w, "missing: "+Names{}.list(r.Missing))
+		fmt.Fprintln(w, "missing: "+namesOf(r).list(r.Missing))
 	}
-	return nil
+}
+
+// shown are the columns of a summary that a narrow terminal does without.
+type shown struct{ trained, gain, interval bool }
+
+func summaryGrid(r api.Report, lines []summaryLine, models []string, show shown) grid {
+	metrics, lead := Metrics(r)
+	some := func(of func(summaryLine) string) bool {
+		return slices.ContainsFunc(lines, func(l summaryLine) bool { return of(l) != "" })
+	}
+	gains := show.gain && some(func(l summaryLine) string { return l.gain })
+	intervals := show.interval && some(func(l summaryLine) string { return l.interval })
+	// The models' figures of one metric are one cell, under one head.
+	widths := make([][]int, len(metrics))
+	for i := range metrics {
+		for j, head := range models {
+			width := utf8.RuneCountInString(head)
+			for _, l := range lines {
+				width = max(width, utf8.RuneCountInString(l.figures[i][j]))
+			}
+			widths[i] = append(widths[i], width)
+		}
+	}
+	cell := func(i int, figures []string) string {
+		padded := make([]string, len(figures))
+		for j, f := range figures {
+			padded[j] = left(widths[i][j], f)
+		}
+		return strings.Join(padded, " ")
+	}
+	top, head := []string{""}, []string{""}
+	if show.trained {
+		top, head = append(top, "training"), append(head, "rows")
+	}
+	top, head = append(top, "test"), append(head, "rows")
+	for i, m := range metrics {
+		c := cell(i, models)
+		top, head = append(top, m.Name+strings.Repeat(" ", max(0, utf8.RuneCountInString(c)-utf8.RuneCountInString(m.Name)))), append(head, c)
+	}
+	if gains {
+		top, head = append(top, "gain"), append(head, "points")
+	}
+	if intervals {
+		top, head = append(top, "95 %"), append(head, "")
+		if Numeric(r) {
+			head[len(head)-1] = "of fed. " + metrics[lead].Name
+		}
+	}
+	g := grid{top, head}
+	for _, l := range lines {
+		row := []string{l.name}
+		if show.trained {
+			row = append(row, l.trained)
+		}
+		row = append(row, l.tested)
+		for i := range metrics {
+			row = append(row, cell(i, l.figures[i]))
+		}
+		if gains {
+			row = append(row, l.gain)
+		}
+		if intervals {
+			row = append(row, l.interval)
+		}
+		g.add(row...)
+	}
+	return g
+}
+
+// overallTable writes the figures of all rows with their intervals, as far as the
+// width allows.
+func overallTable(w io.Writer, r api.Report, width int) {
+	type model struct {
+		name string
+		learn.Report
+	}
+	models := []model{{"local only", r.AllRows.Local}}
+	if p := r.AllRows.Parent; p != nil {
+		models = append(models, model{"parent model", *p})
+	}
+	models = append(models, model{"federated", r.AllRows.Federated})
+	if HasPersonal(r) {
+		models = append(models, model{"with " + PartName(r.Personal), r.AllRows.Personal})
+	}
+	metrics, _ := Metrics(r)
+	table := func(intervals bool) grid {
+		head := []string{"all rows"}
+		if intervals {
+			head[0] += " (95 %)"
+		}
+		for _, m := range models {
+			head = append(head, m.name)
+		}
+		g := grid{head}
+		for _, m := range metrics {
+			row := []string{m.Name}
+			for _, model := range models {
+				s := m.Show(m.Of(model.Report))
+				if i := m.ShowInterval(model.Report); intervals && i != "" {
+					s += " (" + i + ")"
+				}
+				row = append(row, s)
+			}
+			g.add(row...)
+		}
+		row, some := []string{"calib. error"}, false
+		for _, model := range models {
+			row = append(row, metric(model.CalibrationError))
+			some = some || model.CalibrationError != nil
+		}
+		if some {
+			g.add(row...)
+		}
+		return g
+	}
+	some := slices.ContainsFunc(models, func(m model) bool { return m.Intervals != nil || m.CalibrationError != nil })
+	if !some && r.AllRows.Parent == nil {
+		return // the summary has it all
+	}
+	g := table(true)
+	if !g.fits(width) {
+		g = table(false)
+	}
+	fmt.Fprintln(w)
+	g.within(w, width)
+}
+
+func namesOf(r api.Report) Names {
+	var nodes []api.NamedNode
+	for _, c := range r.Contributions {
+		nodes = append(nodes, api.NamedNode{PeerID: c.PeerID, Nation: c.Nation, Name: c.Name})
+	}
+	return NamesOf(nodes)
 }
 
 // Contributions writes a line for every node that the task names: what it gave
 // to the model, and why not more.
 func Contributions(w io.Writer, list []api.Contribution) error {
-	rows := [][]string{{"CONTRIBUTION", "TRAINING ROWS", "ROUND", "IN THE MODEL", "WHY"}}
+	var b bytes.Buffer
+	contributionTable(&b, list, widthOf(w))
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func contributionTable(w io.Writer, list []api.Contribution, width int) {
+	if len(list) == 0 {
+		return
+	}
+	const whole = 58 // of a why: "fell silent after round N; a quorum had waited for it"
+	head := []string{"CONTRIBUTION", "TRAINING ROWS", "ROUND", "IN THE MODEL", "WHY"}
+	if width < fileWidth {
+		head = []string{"CONTRIBUTION", "ROWS", "ROUND", "IN", "WHY"}
+	}
+	most := width - whole/2 - 8
+	for _, h := range head[1:4] {
+		most -= max(utf8.RuneCountInString(h), 5)
+	}
+	rows := [][]string{head}
+	names := 0
 	for _, c := range list {
 		name := label(c.Nation, c.Name)
 		if name == "" {
 			name = c.PeerID.String()
+			if len(name) > most { // its ends tell it from others
+				name = name[:8] + "…" + name[max(8, len(name)-8):]
+			}
 		}
+		name = cut(name, most)
+		names = max(names, utf8.RuneCountInString(name))
 		why := Text(c.Why)
 		if c.Late {
 			why += "; joined late"
 		}
 		rows = append(rows, []string{name, count(c.TrainRows), count(c.Round), yes(c.InFinal), why})
 	}
+	rest := width - 8
+	for i := range 4 {
+		column := 0
+		for _, row := range rows {
+			column = max(column, utf8.RuneCountInString(row[i]))
+		}
+		rest -= column
+	}
+	var wrapped [][]string
+	for _, row := range rows {
+		for i, line := range wrap(row[4], max(rest, whole/2)) {
+			if i == 0 {
+				wrapped = append(wrapped, append(row[:4:4], line))
+			} else {
+				wrapped = append(wrapped, []string{"", "", "", "", line})
+			}
+		}
+	}
 	fmt.Fprintln(w)
-	return columns(w, rows)
+	columns(w, wrapped)
 }
 
 // Classification writes a report per class in the layout that users of
-// scikit-learn know, local only beside federated. The support, being the same
-// for both, stands once.
+// scikit-learn know, local only beside federated and, where there is room, the
+// model with a part of each node's own. The support, being the same for all,
+// stands once.
 func Classification(w io.Writer, title string, p api.Pair) error {
-	fmt.Fprintf(w, "\n%s\n", title)
-	var g grid
-	g.add("", "local only", "", "", "federated", "", "", "")
-	g.add("", "precision", "recall", "f1-score", "precision", "recall", "f1-score", "support")
-	g.add()
-	for i, c := range p.Federated.Classes {
-		row := []string{Text(c.Label)}
-		if i < len(p.Local.Classes) {
-			l := p.Local.Classes[i]
-			row = append(row, two(p.Local, l.Precision), two(p.Local, l.Recall), two(p.Local, l.F1))
-		} else {
-			row = append(row, None, None, None)
-		}
-		g.add(append(row, two(p.Federated, c.Precision), two(p.Federated, c.Recall), two(p.Federated, c.F1), count(c.Support))...)
-	}
-	g.add()
-	rows := count(p.Federated.Rows)
-	g.add("accuracy", "", "", metric2(p.Local.Accuracy), "", "", metric2(p.Federated.Accuracy), rows)
-	for _, a := range []struct {
-		name             string
-		local, federated learn.Average
-	}{
-		{"micro avg", p.Local.Micro, p.Federated.Micro},
-		{"macro avg", p.Local.Macro, p.Federated.Macro},
-		{"weighted avg", p.Local.Weighted, p.Federated.Weighted},
-	} {
-		l, f := a.local, a.federated
-		g.add(a.name, two(p.Local, l.Precision), two(p.Local, l.Recall), two(p.Local, l.F1),
-			two(p.Federated, f.Precision), two(p.Federated, f.Recall), two(p.Federated, f.F1), rows)
-	}
-	g.add("ROC-AUC", "", "", metric2(p.Local.ROCAUC), "", "", metric2(p.Federated.ROCAUC), "")
-	return g.write(w)
+	var b bytes.Buffer
+	classification(&b, title, p, widthOf(w))
+	_, err := w.Write(b.Bytes())
+	return err
 }
 
-func headline(r learn.Report) api.Metrics {
-	return api.Metrics{Accuracy: r.Accuracy, F1: r.F1, ROCAUC: r.ROCAUC}
+func classification(w io.Writer, title string, p api.Pair, width int) {
+	models := []learn.Report{p.Local, p.Federated}
+	if p.Personal.Rows > 0 {
+		models = append(models, p.Personal)
+	}
+	g := classGrid(p.Federated, models)
+	if len(models) > 2 && !g.fits(width) {
+		g = classGrid(p.Federated, models[:2])
+	}
+	fmt.Fprintf(w, "\n%s\n", title)
+	g.within(w, width)
+}
+
+func classGrid(of learn.Report, models []learn.Report) grid {
+	top, head := []string{""}, []string{""}
+	for _, name := range []string{"local only", "federated", "own part"}[:len(models)] {
+		top, head = append(top, name, "", ""), append(head, "precision", "recall", "f1-score")
+	}
+	g := grid{append(top, ""), append(head, "support"), nil}
+	for i, c := range of.Classes {
+		row := []string{Text(c.Label)}
+		for _, m := range models {
+			if i < len(m.Classes) {
+				row = append(row, two(m, m.Classes[i].Precision), two(m, m.Classes[i].Recall), two(m, m.Classes[i].F1))
+			} else {
+				row = append(row, None, None, None)
+			}
+		}
+		g.add(append(row, count(c.Support))...)
+	}
+	g.add()
+	one := func(name, support string, figure func(learn.Report) *float64) {
+		row := []string{name}
+		for _, m := range models {
+			row = append(row, "", "", metric2(figure(m)))
+		}
+		g.add(append(row, support)...)
+	}
+	one("accuracy", count(of.Rows), func(r learn.Report) *float64 { return r.Accuracy })
+	for _, a := range []struct {
+		name string
+		of   func(learn.Report) learn.Average
+	}{
+		{"micro avg", func(r learn.Report) learn.Average { return r.Micro }},
+		{"macro avg", func(r learn.Report) learn.Average { return r.Macro }},
+		{"weighted avg", func(r learn.Report) learn.Average { return r.Weighted }},
+	} {
+		row := []string{a.name}
+		for _, m := range models {
+			v := a.of(m)
+			row = append(row, two(m, v.Precision), two(m, v.Recall), two(m, v.F1))
+		}
+		g.add(append(row, count(of.Rows))...)
+	}
+	one("ROC-AUC", "", func(r learn.Report) *float64 { return r.ROCAUC })
+	return g
+}
+
+// fairness writes how the groups of the sensitive column fare, and how far apart
+// they are under each model.
+func fairness(w io.Writer, r api.Report, width int) {
+	f := r.AllRows.Federated.Fairness
+	if f == nil {
+		return
+	}
+	fmt.Fprintf(w, "\nby %s, all rows, federated\n", or(f.Column))
+	g := grid{{"", "rows", "accuracy", "selection rate", "TPR", "FPR"}}
+	for _, group := range f.Groups {
+		g.add(or(group.Group), count(group.Rows), metric(group.Accuracy), metric(group.Selection), metric(group.TPR), metric(group.FPR))
+	}
+	g.within(w, width)
+	if f.Hidden > 0 {
+		fmt.Fprintf(w, "hidden: %s of fewer than 10 rows\n", plural(f.Hidden, "group"))
+	}
+	if f.DemographicParity == nil && f.EqualisedOdds == nil {
+		return
+	}
+	head, parity, odds := []string{"difference of groups"}, []string{"demographic parity"}, []string{"equalised odds"}
+	add := func(name string, f *learn.Fairness) {
+		if f != nil {
+			head, parity, odds = append(head, name), append(parity, metric(f.DemographicParity)), append(odds, metric(f.EqualisedOdds))
+		}
+	}
+	add("local only", r.AllRows.Local.Fairness)
+	add("federated", f)
+	if HasPersonal(r) {
+		add("with "+PartName(r.Personal), r.AllRows.Personal.Fairness)
+	}
+	fmt.Fprintln(w)
+	grid{head, parity, odds}.within(w, width)
+}
+
+// CandidateName says what model a candidate is, and what is special about its
+// training.
+func CandidateName(c task.Candidate) string {
+	name := or(string(c.Model))
+	for i, width := range c.Hidden {
+		if i == 0 {
+			name += " "
+		} else {
+			name += "-"
+		}
+		name += strconv.Itoa(width)
+	}
+	if c.Optimizer != learn.SGD {
+		name += ", " + Text(string(c.Optimizer))
+	}
+	if c.Outer != learn.Plain {
+		name += ", outer " + Text(string(c.Outer)) + " " + Setting(c.OuterRate)
+	}
+	return name
+}
+
+// Fate is what became of a candidate of a search.
+type Fate struct {
+	Candidate int
+	Losses    []*float64 // by rung; nil where it had been dropped
+	Dropped   bool       // at its last rung
+}
+
+// Rungs is how many rungs it was in.
+func (f Fate) Rungs() int {
+	n := 0
+	for i, loss := range f.Losses {
+		if loss != nil {
+			n = i + 1
+		}
+	}
+	return n
+}
+
+// Fates are what became of the candidates: the chosen one first, then those that
+// were kept longest, of these the ones with the lower loss.
+func Fates(t task.Trail) []Fate {
+	list := make([]Fate, len(t.Candidates))
+	for i := range list {
+		f := Fate{Candidate: i}
+		for _, rung := range t.Rungs {
+			var loss *float64
+			if i < len(rung.Losses) && Finite(rung.Losses[i]) {
+				loss = rung.Losses[i]
+			}
+			f.Losses = append(f.Losses, loss)
+			if loss != nil {
+				f.Dropped = !slices.Contains(rung.Kept, i)
+			}
+		}
+		list[i] = f
+	}
+	slices.SortStableFunc(list, func(a, b Fate) int {
+		if (a.Candidate == t.Chosen) != (b.Candidate == t.Chosen) {
+			if a.Candidate == t.Chosen {
+				return -1
+			}
+			return 1
+		}
+		if n := a.Rungs(); n != b.Rungs() || n == 0 {
+			return b.Rungs() - n
+		}
+		return cmp.Compare(*a.Losses[a.Rungs()-1], *b.Losses[a.Rungs()-1])
+	})
+	return list
+}
+
+// maxTrail is how many candidates of a search are shown.
+const maxTrail = 10
+
+// trail writes how the model was chosen.
+func trail(w io.Writer, t task.Trail, width int) {
+	fmt.Fprintf(w, "\nchosen among %s, by the loss on rows held back from training\n", plural(len(t.Candidates), "candidate"))
+	g := grid{{"model", "rate", "steps", "L2", "loss", "at round", "nodes", ""}}
+	fates := Fates(t)
+	for _, f := range fates[:min(len(fates), maxTrail)] {
+		c := t.Candidates[f.Candidate]
+		row := []string{CandidateName(c), Setting(c.LearningRate), count(c.LocalSteps), Setting(c.L2), None, None, None}
+		if n := f.Rungs(); n > 0 {
+			rung := t.Rungs[n-1]
+			row = append(row[:4], metric(f.Losses[n-1]), count(rung.Round), strconv.Itoa(rung.Nodes))
+		}
+		switch {
+		case f.Candidate == t.Chosen:
+			row = append(row, "chosen")
+		case f.Dropped:
+			row = append(row, "dropped")
+		default:
+			row = append(row, "")
+		}
+		g.add(row...)
+	}
+	g.within(w, width)
+	if n := len(fates) - maxTrail; n > 0 {
+		fmt.Fprintf(w, "and %s dropped before\n", plural(n, "more candidate"))
+	}
 }
 
 func metric(x *float64) string {
-	if x == nil {
+	if !Finite(x) {
 		return None
 	}
-	return strconv.FormatFloat(*x, 'f', 3, 64)
+	return Ratio(*x)
 }
 
 func metric2(x *float64) string {
-	if x == nil {
+	if !Finite(x) {
 		return None
 	}
 	return strconv.FormatFloat(*x, 'f', 2, 64)
@@ -152,7 +607,33 @@ func two(r learn.Report, x float64) string {
 	if r.Rows == 0 {
 		return None
 	}
-	return strconv.FormatFloat(x, 'f', 2, 64)
+	return metric2(&x)
+}
+
+// wrap breaks text into lines of at most width characters, as long as its words
+// allow.
+func wrap(text string, width int) (lines []string) {
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return append(lines, line)
+}
+
+// cut shortens a name to a number of characters.
+func cut(name string, most int) string {
+	if utf8.RuneCountInString(name) <= most {
+		return name
+	}
+	return string([]rune(name)[:max(1, most-1)]) + "…"
+}
+
+// left pads a cell on the left.
+func left(width int, cell string) string {
+	return strings.Repeat(" ", max(0, width-utf8.RuneCountInString(cell))) + cell
 }
 
 // grid is a table whose first column is aligned left and the others right.
@@ -160,8 +641,8 @@ type grid [][]string
 
 func (g *grid) add(cells ...string) { *g = append(*g, cells) }
 
-func (g grid) write(w io.Writer) error {
-	var width []int
+// widths are those of the columns.
+func (g grid) widths() (width []int) {
 	for _, row := range g {
 		for i, cell := range row {
 			if i == len(width) {
@@ -170,14 +651,32 @@ func (g grid) write(w io.Writer) error {
 			width[i] = max(width[i], utf8.RuneCountInString(cell))
 		}
 	}
+	return width
+}
+
+// fits tells whether the grid has room, if long names are cut a little.
+func (g grid) fits(width int) bool {
+	const name = 12
+	total := 0
+	for i, w := range g.widths() {
+		if i == 0 {
+			w = min(w, name) - 2
+		}
+		total += 2 + w
+	}
+	return total <= width
+}
+
+// write writes the grid.
+func (g grid) write(w io.Writer) error {
+	width := g.widths()
 	for _, row := range g {
 		var b strings.Builder
 		for i, cell := range row {
-			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
 			if i == 0 {
-				b.WriteString(cell + pad)
+				b.WriteString(cell + strings.Repeat(" ", width[0]-utf8.RuneCountInString(cell)))
 			} else {
-				b.WriteString("  " + pad + cell)
+				b.WriteString("  " + left(width[i], cell))
 			}
 		}
 		if _, err := fmt.Fprintln(w, strings.TrimRight(b.String(), " ")); err != nil {
@@ -185,4 +684,18 @@ func (g grid) write(w io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// within writes the grid, its names cut where it would be wider than that.
+func (g grid) within(w io.Writer, most int) error {
+	for _, column := range g.widths()[1:] {
+		most -= 2 + column
+	}
+	cuts := make(grid, len(g))
+	for i, row := range g {
+		if len(row) > 0 {
+			cuts[i] = append([]string{cut(row[0], max(most, minName))}, row[1:]...)
+		}
+	}
+	return cuts.write(w)
 }

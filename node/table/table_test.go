@@ -9,7 +9,6 @@ import (
 	"unicode"
 
 	"village/node/api"
-	"village/protocol/learn"
 	"village/protocol/record"
 )
 
@@ -133,71 +132,6 @@ func TestDatasetShowsEverythingPublished(t *testing.T) {
 	}
 	if fields := reflect.TypeOf(v.Manifest).NumField(); fields != 14 {
 		t.Errorf("a manifest has %d fields; see that Dataset shows them all", fields)
-	}
-}
-
-func TestReport(t *testing.T) {
-	f := func(x float64) *float64 { return &x }
-	class := func(label string, p, r, f1 float64, n uint64) learn.ClassReport {
-		return learn.ClassReport{Label: label, Precision: p, Recall: r, F1: f1, Support: n}
-	}
-	average := learn.Average{Precision: .5, Recall: .25, F1: 1. / 3}
-	local := learn.Report{Rows: 254, Accuracy: f(.748), F1: f(.761), ROCAUC: f(.841), Micro: average, Macro: average, Weighted: average,
-		Classes: []learn.ClassReport{class("healthy", .7, .71, .72, 120), class("disease", .8, .81, .82, 134)}}
-	federated := local
-	federated.Accuracy = f(.795)
-	federated.Classes = []learn.ClassReport{class("healthy", .9, .91, .92, 120), class("disease", .6, .61, .62, 134)}
-	r := api.Report{
-		CID: record.CIDOf([]byte("model")), Name: "heart", Target: "num", Positive: "disease", Rounds: 30,
-		AllRows: api.Pair{Local: local, Federated: federated},
-		Mean:    api.MeanPair{Local: api.Metrics{Accuracy: f(.791)}},
-		Missing: []record.NodeID{{1}},
-		Contributions: []api.Contribution{
-			{PeerID: record.NodeID{1}, Why: "did not enrol"},
-			{PeerID: record.NodeID{2}, Nation: "HUN", Name: "Budapest", TrainRows: 180, Round: 30, InFinal: true, Late: true, Why: "trained to the last round"},
-		},
-	}
-	r.Nodes = append(r.Nodes, api.NodeReport{Nation: "HUN", Name: "Budapest", TrainRows: 180, TestRows: 81, Pair: api.Pair{Local: local}})
-	got := render(t, func(w *bytes.Buffer, v api.Report) error { return Report(w, v) }, r)
-	want := `heart: num (positive: disease), 30 rounds
-model   MODEL
-report  –
-
-               training  test  local only                  federated
-                   rows  rows    accuracy     F1  ROC-AUC   accuracy     F1  ROC-AUC
-HUN Budapest        180    81       0.748  0.761    0.841          –      –        –
-all rows            180   254       0.748  0.761    0.841      0.795  0.761    0.841
-mean of nodes                       0.791      –        –          –      –        –
-worst node                              –      –        –          –      –        –
-missing: NODE
-
-CONTRIBUTION                                          TRAINING ROWS  ROUND  IN THE MODEL  WHY
-NODE  0              0      no            did not enrol
-HUN Budapest                                          180            30     yes           trained to the last round; joined late
-
-all rows
-              local only                    federated
-               precision  recall  f1-score  precision  recall  f1-score  support
-
-healthy             0.70    0.71      0.72       0.90    0.91      0.92      120
-disease             0.80    0.81      0.82       0.60    0.61      0.62      134
-
-accuracy                              0.75                         0.80      254
-micro avg           0.50    0.25      0.33       0.50    0.25      0.33      254
-macro avg           0.50    0.25      0.33       0.50    0.25      0.33      254
-weighted avg        0.50    0.25      0.33       0.50    0.25      0.33      254
-ROC-AUC                               0.84                         0.84
-
-HUN Budapest
-`
-	got = strings.NewReplacer(r.CID.String(), "MODEL", r.Missing[0].String(), "NODE").Replace(got)
-	if !strings.HasPrefix(got, want) {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
-	// Without rows nothing is defined.
-	tail := got[strings.Index(got, "\nHUN Budapest\n"):]
-	if strings.Contains(tail, "0.00") || !strings.Contains(tail, "–") {
-		t.Errorf("figures of no rows:\n%s", tail)
 	}
 }
 

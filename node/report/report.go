@@ -1,0 +1,564 @@
+// Package report writes the report of a task as one page of HTML that needs
+// nothing else: who gains by the federation and who does not, in words, plots and
+// tables.
+package report
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"html/template"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"village/node/api"
+	"village/node/table"
+	"village/protocol/learn"
+	"village/protocol/record"
+)
+
+//go:embed report.html
+var source string
+
+var pageTemplate = template.Must(template.New("report").Parse(source))
+
+// Write writes the page. A figure that is undefined is a dash, and a part that
+// the report has nothing on is left out.
+func Write(w io.Writer, r api.Report) error {
+	var b bytes.Buffer
+	if err := pageTemplate.Execute(&b, newPage(r)); err != nil {
+		return err
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// page is what the template shows. Its text is fit for a line; the template
+// escapes it.
+type page struct {
+	report  api.Report
+	metrics []table.Metric
+	lead    int
+	numeric bool
+
+	Title, Lead   string
+	Verdict       []string
+	Missing       string
+	Personal      string // what each node has for itself, "" where there is no such model
+	Names         []string
+	Headline      []scope
+	Figures       []figure
+	Metrics       []string
+	Intervals     bool
+	Gain          bool // there is a difference of accuracies with an interval
+	Nodes         []nodeRow
+	Classes       *classes
+	Confusions    []confusion
+	Fairness      *fairness
+	Contributions []contribution
+	Search        *search
+	Lineage       *lineage
+	CID, Report   string
+	Task          string
+}
+
+// cell is a figure with its 95 % interval, and whether it is better or worse than
+// that of local only: "up", "down" or "".
+type cell struct{ Value, Interval, Class string }
+
+// scope is a part of the headline table.
+type scope struct {
+	Name string
+	Rows []scopeRow
+}
+
+type scopeRow struct {
+	Metric     string
+	Cells      []cell
+	Difference cell // federated less local only
+}
+
+type nodeRow struct {
+	ID, Nation, Name, TrainRows, TestRows string
+	Gain                                  cell
+	Metrics                               [][]cell // by metric, by model
+}
+
+type classes struct {
+	Rows     []classRow
+	Averages []classRow
+}
+
+type classRow struct {
+	Label, Support string
+	Models         [][3]string // precision, recall, F1
+}
+
+type confusion struct {
+	Model  string
+	Labels []string
+	Rows   []confusionRow
+}
+
+type confusionRow struct {
+	Label string
+	Cells []confusionCell
+}
+
+// confusionCell has a shade from 0 to 9, by its share of the row.
+type confusionCell struct {
+	Count string
+	Shade int
+}
+
+type fairness struct {
+	Column string
+	Binary bool // rates of the positive class are defined
+	Groups []groupRow
+	Hidden string
+	Apart  []apart
+}
+
+// groupRow is a group under each model.
+type groupRow struct {
+	Group, Rows string
+	Models      []groupModel
+}
+
+type groupModel struct{ Name, Accuracy, Selection, TPR, FPR string }
+
+type apart struct {
+	Name  string
+	Cells []string // by model
+}
+
+type contribution struct {
+	Name, ID, TrainRows, Round, In, Why string
+}
+
+type search struct {
+	Rungs      []string
+	Candidates []candidate
+}
+
+type candidate struct {
+	Name, Rate, Steps, L2 string
+	Losses                []loss
+	Fate                  string
+	Chosen                bool
+}
+
+type loss struct {
+	Value string
+	Kept  bool
+}
+
+type lineage struct {
+	Parents   []string
+	Promotion string
+	Compared  []parentRow
+}
+
+type parentRow struct {
+	Metric, Parent, ParentInterval string
+	This                           cell
+}
+
+func newPage(r api.Report) *page {
+	p := &page{report: r, numeric: table.Numeric(r), CID: cid(r.CID), Report: cid(r.Report), Task: cid(r.Task)}
+	p.metrics, p.lead = table.Metrics(r)
+	p.Title = or(r.Name) + ": " + or(r.Target)
+	p.Lead = "Predicts " + or(r.Target)
+	if p.numeric {
+		p.Lead += ", a number"
+	} else {
+		var labels []string
+		for _, c := range r.AllRows.Federated.Classes {
+			labels = append(labels, or(c.Label))
+		}
+		p.Lead += " (" + strings.Join(labels, ", ") + ")"
+		if r.Positive != "" {
+			p.Lead += "; the positive class is " + p.positive()
+		}
+	}
+	p.Lead += fmt.Sprintf(". Trained by %s, the last round being %s, without a coordinator.", plural(p.contributors(), "node"), count(r.Rounds))
+	p.Verdict = table.Verdict(r)
+	p.Missing = missing(r)
+	for _, m := range p.models() {
+		p.Names = append(p.Names, p.names()[m])
+	}
+	if table.HasPersonal(r) {
+		p.Personal = table.PartName(r.Personal)
+	}
+	for _, m := range p.metrics {
+		p.Metrics = append(p.Metrics, m.Name)
+	}
+	p.headline()
+	p.Figures = p.gains()
+	for _, f := range []*figure{p.roc(), p.calibration()} {
+		if f != nil {
+			p.Figures = append(p.Figures, *f)
+		}
+	}
+	p.nodes()
+	if !p.numeric {
+		p.classes()
+	}
+	p.fairness()
+	for _, c := range r.Contributions {
+		row := contribution{
+			Name: nodeName(c.Nation, c.Name, ""), ID: c.PeerID.String(), TrainRows: count(c.TrainRows), Round: count(c.Round), In: "no", Why: table.Text(c.Why),
+		}
+		if c.InFinal {
+			row.In = "yes"
+		}
+		if c.Late {
+			row.Why += "; joined late"
+		}
+		p.Contributions = append(p.Contributions, row)
+	}
+	p.search()
+	p.lineage()
+	return p
+}
+
+// contributors counts the nodes whose update the model is made of.
+func (p *page) contributors() (n int) {
+	for _, c := range p.report.Contributions {
+		if c.InFinal {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *page) positive() string {
+	if p.report.Positive == "" {
+		return "the positive class"
+	}
+	return table.Text(p.report.Positive)
+}
+
+// cells are a metric's figures of the models.
+func (p *page) cells(m table.Metric, pair api.Pair) (cells []cell) {
+	for _, model := range p.models() {
+		r := model.of(pair)
+		c := cell{Value: m.Show(m.Of(r)), Interval: m.ShowInterval(r)}
+		p.Intervals = p.Intervals || c.Interval != ""
+		if model != local {
+			c.Class = direction(m, m.Of(pair.Local), m.Of(r))
+		}
+		cells = append(cells, c)
+	}
+	return cells
+}
+
+func (p *page) headline() {
+	all := scope{Name: "all " + count(p.report.AllRows.Federated.Rows) + " test rows"}
+	for i, m := range p.metrics {
+		row := scopeRow{Metric: m.Name, Cells: p.cells(m, p.report.AllRows), Difference: difference(m, m.Of(p.report.AllRows.Local), m.Of(p.report.AllRows.Federated))}
+		if i == p.lead && !p.numeric {
+			if _, interval := table.Gained(p.report, p.report.AllRows); interval != nil {
+				row.Difference.Interval = signed(m, interval[0]) + " to " + signed(m, interval[1])
+			}
+		}
+		all.Rows = append(all.Rows, row)
+	}
+	row, some := scopeRow{Metric: "calibration error", Difference: cell{Value: table.None}}, false
+	for _, m := range p.models() {
+		x := m.of(p.report.AllRows).CalibrationError
+		row.Cells = append(row.Cells, cell{Value: p.ratio(x)})
+		some = some || x != nil
+	}
+	if some {
+		lower := table.Metric{Lower: true, Format: table.Ratio}
+		row.Difference = difference(lower, p.report.AllRows.Local.CalibrationError, p.report.AllRows.Federated.CalibrationError)
+		all.Rows = append(all.Rows, row)
+	}
+	p.Headline = append(p.Headline, all)
+	for _, s := range []struct {
+		name string
+		api.MeanPair
+	}{{"mean of nodes", p.report.Mean}, {"worst node", p.report.Worst}} {
+		part := scope{Name: s.name}
+		for _, m := range p.metrics {
+			row := scopeRow{Metric: m.Name, Difference: difference(m, m.Across(s.Local), m.Across(s.Federated))}
+			for _, model := range p.models() {
+				x := m.Across([]api.Metrics{s.Local, s.Federated, s.Personal}[model])
+				c := cell{Value: m.Show(x)}
+				if model != local {
+					c.Class = direction(m, m.Across(s.Local), x)
+				}
+				row.Cells = append(row.Cells, c)
+			}
+			part.Rows = append(part.Rows, row)
+		}
+		p.Headline = append(p.Headline, part)
+	}
+}
+
+// difference is what federated has more than local only.
+func difference(m table.Metric, local, federated *float64) cell {
+	if m.Better(local, federated) == nil {
+		return cell{Value: table.None}
+	}
+	return cell{Value: signed(m, *federated-*local), Class: direction(m, local, federated)}
+}
+
+func signed(m table.Metric, x float64) string {
+	return table.Signed(strings.Replace(m.Format(x), "−", "-", 1))
+}
+
+// direction is the class of a figure that is seen to be better or worse than
+// another.
+func direction(m table.Metric, than, x *float64) string {
+	switch better := m.Better(than, x); {
+	case better == nil || m.Show(than) == m.Show(x):
+		return ""
+	case *better > 0:
+		return "up"
+	}
+	return "down"
+}
+
+func (p *page) nodes() {
+	for _, n := range p.byGain() {
+		row := nodeRow{
+			ID: n.PeerID.String(), Nation: or(n.Nation), Name: or(n.Name), TrainRows: count(n.TrainRows), TestRows: count(n.TestRows),
+		}
+		for _, m := range p.metrics {
+			row.Metrics = append(row.Metrics, p.cells(m, n.Pair))
+		}
+		row.Gain = cell{Value: table.None}
+		if gain, interval := table.Gained(p.report, n.Pair); gain != nil && !p.numeric {
+			p.Gain = true
+			row.Gain = cell{Value: table.Points(*gain), Class: direction(p.metrics[p.lead], p.metrics[p.lead].Of(n.Local), p.metrics[p.lead].Of(n.Federated))}
+			if interval != nil {
+				row.Gain.Interval = table.PointsInterval(*interval)
+			}
+		}
+		p.Nodes = append(p.Nodes, row)
+	}
+}
+
+func (p *page) classes() {
+	all := p.report.AllRows
+	if len(all.Federated.Classes) == 0 {
+		return
+	}
+	c := &classes{}
+	for i, class := range all.Federated.Classes {
+		row := classRow{Label: or(class.Label), Support: count(class.Support)}
+		for _, m := range p.models() {
+			r := m.of(all)
+			figures := [3]string{table.None, table.None, table.None}
+			if i < len(r.Classes) && r.Rows > 0 {
+				figures = [3]string{p.ratio(&r.Classes[i].Precision), p.ratio(&r.Classes[i].Recall), p.ratio(&r.Classes[i].F1)}
+			}
+			row.Models = append(row.Models, figures)
+		}
+		c.Rows = append(c.Rows, row)
+	}
+	for _, a := range []struct {
+		name string
+		of   func(learn.Report) learn.Average
+	}{
+		{"macro average", func(r learn.Report) learn.Average { return r.Macro }},
+		{"weighted average", func(r learn.Report) learn.Average { return r.Weighted }},
+	} {
+		row := classRow{Label: a.name, Support: count(all.Federated.Rows)}
+		for _, m := range p.models() {
+			r := m.of(all)
+			figures := [3]string{table.None, table.None, table.None}
+			if r.Rows > 0 {
+				v := a.of(r)
+				figures = [3]string{p.ratio(&v.Precision), p.ratio(&v.Recall), p.ratio(&v.F1)}
+			}
+			row.Models = append(row.Models, figures)
+		}
+		c.Averages = append(c.Averages, row)
+	}
+	p.Classes = c
+	for _, m := range []model{federated, local, personal} {
+		r := m.of(all)
+		if r.Rows == 0 || len(r.Confusion) != len(r.Classes) {
+			continue
+		}
+		matrix := confusion{Model: p.names()[m]}
+		for i, class := range r.Classes {
+			matrix.Labels = append(matrix.Labels, or(class.Label))
+			row := confusionRow{Label: or(class.Label)}
+			total := uint64(0)
+			for _, n := range r.Confusion[i] {
+				total += n
+			}
+			for _, n := range r.Confusion[i] {
+				row.Cells = append(row.Cells, confusionCell{count(n), int(min(9, 10*float64(n)/max(1, float64(total))))})
+			}
+			matrix.Rows = append(matrix.Rows, row)
+		}
+		p.Confusions = append(p.Confusions, matrix)
+	}
+}
+
+func (p *page) fairness() {
+	shown := p.report.AllRows.Federated.Fairness
+	if shown == nil {
+		return
+	}
+	f := &fairness{Column: or(shown.Column)}
+	if shown.Hidden > 0 {
+		f.Hidden = plural(shown.Hidden, "group") + " of fewer than ten rows"
+		if shown.Hidden == 1 {
+			f.Hidden += " is"
+		} else {
+			f.Hidden += " are"
+		}
+	}
+	parity, odds := apart{Name: "demographic parity: selection rates"}, apart{Name: "equalised odds: TPR or FPR, the larger"}
+	for _, m := range p.models() {
+		of := m.of(p.report.AllRows).Fairness
+		if of == nil {
+			of = &learn.Fairness{}
+		}
+		parity.Cells, odds.Cells = append(parity.Cells, p.ratio(of.DemographicParity)), append(odds.Cells, p.ratio(of.EqualisedOdds))
+		f.Binary = f.Binary || of.DemographicParity != nil || of.EqualisedOdds != nil
+	}
+	for _, g := range shown.Groups {
+		f.Binary = f.Binary || g.Selection != nil
+		row := groupRow{Group: or(g.Group), Rows: count(g.Rows)}
+		for _, m := range p.models() {
+			var found learn.GroupReport
+			if of := m.of(p.report.AllRows).Fairness; of != nil {
+				if at := slices.IndexFunc(of.Groups, func(o learn.GroupReport) bool { return o.Group == g.Group }); at >= 0 {
+					found = of.Groups[at]
+				}
+			}
+			row.Models = append(row.Models, groupModel{p.names()[m], p.ratio(found.Accuracy), p.ratio(found.Selection), p.ratio(found.TPR), p.ratio(found.FPR)})
+		}
+		f.Groups = append(f.Groups, row)
+	}
+	if f.Binary {
+		f.Apart = []apart{parity, odds}
+	}
+	p.Fairness = f
+}
+
+func (p *page) search() {
+	t := p.report.Search
+	if t == nil {
+		return
+	}
+	s := &search{}
+	for _, rung := range t.Rungs {
+		s.Rungs = append(s.Rungs, fmt.Sprintf("round %d, %s", rung.Round, plural(rung.Nodes, "node")))
+	}
+	for _, fate := range table.Fates(*t) {
+		c := t.Candidates[fate.Candidate]
+		row := candidate{
+			Name: table.CandidateName(c), Rate: table.Setting(c.LearningRate), Steps: count(c.LocalSteps), L2: table.Setting(c.L2), Chosen: fate.Candidate == t.Chosen,
+		}
+		for i, x := range fate.Losses {
+			row.Losses = append(row.Losses, loss{p.loss(x), x != nil && slices.Contains(t.Rungs[i].Kept, fate.Candidate)})
+		}
+		switch n := fate.Rungs(); {
+		case row.Chosen:
+			row.Fate = "chosen"
+		case fate.Dropped:
+			row.Fate = fmt.Sprintf("dropped after round %d", t.Rungs[n-1].Round)
+		}
+		s.Candidates = append(s.Candidates, row)
+	}
+	p.Search = s
+}
+
+func (p *page) lineage() {
+	if len(p.report.Lineage) == 0 {
+		return
+	}
+	l := &lineage{Promotion: table.Promotion(p.report)}
+	for _, c := range p.report.Lineage {
+		l.Parents = append(l.Parents, cid(c))
+	}
+	if parent := p.report.AllRows.Parent; parent != nil {
+		for _, m := range p.metrics {
+			l.Compared = append(l.Compared, parentRow{
+				Metric: m.Name, Parent: m.Show(m.Of(*parent)), ParentInterval: m.ShowInterval(*parent),
+				This: cell{
+					Value: m.Show(m.Of(p.report.AllRows.Federated)), Interval: m.ShowInterval(p.report.AllRows.Federated),
+					Class: direction(m, m.Of(*parent), m.Of(p.report.AllRows.Federated)),
+				},
+			})
+		}
+	}
+	p.Lineage = l
+}
+
+func (p *page) ratio(x *float64) string {
+	if !table.Finite(x) {
+		return table.None
+	}
+	return table.Ratio(*x)
+}
+
+func (p *page) loss(x *float64) string {
+	if !table.Finite(x) {
+		return table.None
+	}
+	return table.Quantity(*x)
+}
+
+// missing names the nodes without an evaluation.
+func missing(r api.Report) string {
+	var names []string
+	for _, id := range r.Missing {
+		name := id.String()
+		for _, c := range r.Contributions {
+			if c.PeerID == id {
+				name = nodeName(c.Nation, c.Name, name)
+			}
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// nodeName is what people call a node, else its ID.
+func nodeName(nation, name, id string) string {
+	if s := strings.TrimSpace(table.Text(nation) + " " + table.Text(name)); s != "" {
+		return s
+	}
+	return id
+}
+
+func or(s string) string {
+	if s == "" {
+		return table.None
+	}
+	return table.Text(s)
+}
+
+func cid(c record.CID) string {
+	if !c.Defined() {
+		return ""
+	}
+	return c.String()
+}
+
+// count writes a whole number with commas.
+func count(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return count(uint64(max(n, 0))) + " " + noun + "s"
+}
