@@ -37,8 +37,15 @@ type parcel struct {
 // slot is a record.Slot of the one task, by the place of its author.
 type slot uint32
 
-func slotOf(author int32, kind record.Kind, topic task.Topic) slot {
-	s := slot(author)<<4 | slot(slices.Index(kinds[:], kind))<<1
+func slotOf(author int32, kind record.Kind) slot {
+	return slot(author)<<4 | slot(slices.Index(kinds[:], kind))<<1
+}
+
+// about is the slot of a decision's records.
+func (s slot) about(topic task.Topic, t task.Task) slot {
+	if rung, ok := topic.Rung(t); ok {
+		return s | slot(rung+1)<<24 // above all authors
+	}
 	if topic == task.TopicFinal {
 		s |= 1
 	}
@@ -92,7 +99,7 @@ func (n *node) parcel(num uint64, body any, precommits int) *parcel {
 		p.event = member.Received{Author: n.id, Number: uint64(n.now), Body: body}
 		return p
 	}
-	p.slot, p.keep = slotOf(n.place, kind, topic), kind.Keep()
+	p.slot, p.keep = slotOf(n.place, kind).about(topic, n.world.cfg.Task), kind.Keep()
 	p.cid = nameOf(p.slot, num, body)
 	if b, ok := body.(member.Ballot); ok {
 		b.Vote.CID, b.Vote.Author = p.cid, n.id

@@ -403,7 +403,7 @@ func (m *whole) make(n *node, e member.Make) (member.Made, error) {
 	var updates []member.Received
 	var all []byte
 	for _, p := range e.Model.Parts {
-		for _, r := range n.shelf(slotOf(n.world.places[p.Node], record.KindUpdate, "")) {
+		for _, r := range n.shelf(slotOf(n.world.places[p.Node], record.KindUpdate)) {
 			if r.cid == p.Update {
 				updates = append(updates, r.event.(member.Received))
 			}

@@ -323,7 +323,7 @@ func (w *world) settleIn() error {
 			n.machine = &whole{}
 		} else {
 			n.machine = &crowd{weight: e.Moments.Count}
-			enrolled[i] = task.Enrolled{CID: nameOf(slotOf(n.place, record.KindEnrolment, ""), 0, e), Author: n.id, Enrolment: e}
+			enrolled[i] = task.Enrolled{CID: nameOf(slotOf(n.place, record.KindEnrolment), 0, e), Author: n.id, Enrolment: e}
 		}
 	})
 	for i, err := range errs {
@@ -522,7 +522,7 @@ func (w *world) meanResult(res *Result) error {
 		}
 		e, u := &w.roster.Members[i], n.update.update
 		c.Parts = append(c.Parts, task.Part{
-			Node: n.id, Enrolment: e.CID, Update: nameOf(slotOf(n.place, record.KindUpdate, ""), u.Round, task.Update{Params: u.Params}),
+			Node: n.id, Enrolment: e.CID, Update: nameOf(slotOf(n.place, record.KindUpdate), u.Round, task.Update{Params: u.Params}),
 			Round: u.Round, Weight: u.Weight,
 		})
 		params = append(params, u.Params)
