@@ -183,7 +183,7 @@ func newPage(r api.Report) *page {
 			p.Lead += "; the positive class is " + p.positive()
 		}
 	}
-	p.Lead += fmt.Sprintf(". Trained by %s, the last round being %s, without a coordinator.", plural(p.contributors(), "node"), count(r.Rounds))
+	p.Lead += fmt.Sprintf(". Trained by %s in %s, without a coordinator.", plural(p.contributors(), "node"), plural(r.Rounds, "round"))
 	p.Verdict = table.Verdict(r)
 	p.Missing = missing(r)
 	for _, m := range p.models() {
@@ -556,7 +556,7 @@ func count(n uint64) string {
 	return s
 }
 
-func plural(n int, noun string) string {
+func plural[T int | uint64](n T, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}

@@ -137,12 +137,13 @@ func Quantity(x float64) string {
 	return minus(strconv.FormatFloat(x, 'f', max(0, digits), 64))
 }
 
-// Setting writes a number that somebody has chosen, such as a learning rate.
+// Setting writes a number that somebody has chosen, such as a learning rate, as a
+// flag takes it.
 func Setting(x float64) string {
 	if !Finite(&x) {
 		return None
 	}
-	return strings.ReplaceAll(strconv.FormatFloat(x, 'g', 4, 64), "-", "−")
+	return strconv.FormatFloat(x, 'g', 4, 64)
 }
 
 // Points writes a difference of shares in percentage points, with its sign.

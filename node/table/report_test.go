@@ -211,10 +211,10 @@ func TestReportSearch(t *testing.T) {
 	r.Search = search()
 	want := `
 chosen among 3 candidates, by the loss on rows held back from training
-model                               rate  steps     L2   loss  at round  nodes
-mlp 32-16, adam, outer yogi 0.1     0.01     20  0.001  0.300        20      3   chosen
-logistic                             0.1     10      0  0.400        20      3  dropped
-logistic                         1e−05     10      0  0.700        10      4  dropped
+model                             rate  steps     L2   loss  at round  nodes
+mlp 32-16, adam, outer yogi 0.1   0.01     20  0.001  0.300        20      3   chosen
+logistic                           0.1     10      0  0.400        20      3  dropped
+logistic                         1e-05     10      0  0.700        10      4  dropped
 `
 	if got := render(t, at(100), r); !strings.Contains(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
