@@ -139,7 +139,7 @@ func (c *card) front() frontMatter {
 	}
 	result := indexResult{
 		Task:    indexNamed{kind, title},
-		Dataset: indexNamed{"village", fmt.Sprintf("test rows of %d nodes", len(c.r.Nodes))},
+		Dataset: indexNamed{"village", "test rows of " + many(len(c.r.Nodes), "node")},
 	}
 	if len(f.Datasets) == 1 {
 		result.Dataset = indexNamed{f.Datasets[0], plain(c.o.Datasets[0].Name)}
@@ -231,6 +231,14 @@ func (c *card) columns() {
 		"Recipes and scaling are part of the model: whoever predicts gives raw cells.\n")
 }
 
+// many is a number of things.
+func many(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 func short(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 
 func (c *card) training() {
@@ -251,7 +259,7 @@ func (c *card) training() {
 		d := datasets[n.PeerID]
 		g.add(cell(n.Nation), cell(cmp.Or(n.Name, n.PeerID.String())), strconv.FormatUint(n.TrainRows, 10), cell(d.Name), cell(d.Licence), why+prose(n.Why))
 	}
-	c.printf("%d training rows of %d nations.\n\n%s", rows, len(nations), &g)
+	c.printf("%d training rows of %s.\n\n%s", rows, many(len(nations), "nation"), &g)
 
 	t := c.o.Task
 	chosen := 0
@@ -400,10 +408,10 @@ func (c *card) limits() {
 	c.printf("\n## Limits\n\n")
 	c.printf("- The figures above are for the populations of the nodes named. Of any other the model knows nothing.\n")
 	if n := len(c.r.Missing); n > 0 {
-		c.printf("- %d nodes of the model have given no evaluation.\n", n)
+		c.printf("- Without an evaluation: %s of the model.\n", many(n, "node"))
 	}
 	if below := c.below(); len(below) > 0 {
-		c.printf("- At %d of %d nodes the node's own model does better on its test rows: %s.\n", len(below), len(c.r.Nodes), strings.Join(below, ", "))
+		c.printf("- The node's own model does better on its test rows at %d of %s: %s.\n", len(below), many(len(c.r.Nodes), "node"), strings.Join(below, ", "))
 	}
 	if c.r.AllRows.Federated.Fairness == nil {
 		c.printf("- Groups of people have not been told apart: whether the model treats them alike is not known.\n")

@@ -18,7 +18,7 @@ import (
 func of[T any](x T) *T { return &x }
 
 // hostile is what a peer may put into a name.
-const hostile = "<img src=x> [a](javascript:b) `c` | **d** \u202e# e"
+const hostile = "<img src=x> [a](javascript:b) `c` | **d** \u202e# e \\|<b>"
 
 // results are those of two nodes.
 func results(m task.Model) (task.Results, CardOptions) {
@@ -112,12 +112,12 @@ func TestCard(t *testing.T) {
 	}
 	for _, want := range []string{
 		"# Model a model", "`chol\\|missing -9\\|missing 0\\|fill 210.5\\|indicator`", "| `öst <&>`"[2:], "`Pa`",
-		"300 training rows of 1 nations", "no: left after round 12", "30 of at most 40, each of 5 local steps at a learning rate of 0.1, 32 rows a step",
+		"300 training rows of 1 nation.", "no: left after round 12", "30 of at most 40, each of 5 local steps at a learning rate of 0.1, 32 rows a step",
 		"local optimizer: adam, L2 penalty 0.01, FedProx 0.5", "outer optimizer yogi at a rate of 0.3",
 		"| **all rows** | 100 | 0.700 (0.650 to 0.750) | 0.800 (0.750 to 0.850) | 0.820 (0.770 to 0.870) |",
 		"only this model gets 30 right, and only the local ones 10: accuracy +0.100 (+0.030 to +0.170)",
 		"is 0.050 from the observed share", "| 0.1 to 0.2 | 40 | 0.150 | 0.200 |", "Groups of sex", "Equalised odds difference: 0.200",
-		"1 nodes of the model have given no evaluation", "At 1 of 2 nodes the node's own model does better", record.CIDOf([]byte("parent")).String(),
+		"Without an evaluation: 1 node of the model", "The node's own model does better on its test rows at 1 of 2 nodes", record.CIDOf([]byte("parent")).String(),
 		"not worse than the one before", "village model verify " + r.CID.String(), `["label", "probabilities"]`,
 	} {
 		if !strings.Contains(body, want) {
@@ -154,7 +154,7 @@ func TestCardOfHostileNames(t *testing.T) {
 	if name := front["model-index"].([]any)[0].(map[string]any)["name"]; name != "--- license: mit" {
 		t.Errorf("model-index names %q", name)
 	}
-	if got := front["datasets"].([]any); len(got) != 2 || got[0] != "img-src-x-a-javascript-b-c-d-e" || got[1] != o.Datasets[1].CID.String() {
+	if got := front["datasets"].([]any); len(got) != 2 || got[0] != "img-src-x-a-javascript-b-c-d-e-b" || got[1] != o.Datasets[1].CID.String() {
 		t.Errorf("datasets %v", got)
 	}
 	code := regexp.MustCompile("(?s)```.*?\n```|(`+)[^`].*?[^`]?`+")
@@ -170,6 +170,24 @@ func TestCardOfHostileNames(t *testing.T) {
 	for _, line := range strings.Split(body, "\n") {
 		if strings.HasPrefix(line, "# ") && line != `# Model --- license: mit` && !strings.HasPrefix(line, "# Model") || line == "---" {
 			t.Errorf("a name begins the line %q", line)
+		}
+	}
+}
+
+func TestCell(t *testing.T) {
+	for in, want := range map[string]string{
+		"":             "",
+		"age":          "`age`",
+		" a\n b\t":     "`a b`",
+		"a|b":          "`a\\|b`",
+		`a\|b`:         "`a\\ \\|b`", // GFM takes \\ for an escaped backslash first, and the cell would end
+		"`":            "`` ` ``",
+		"a```b`":       "```` a```b` ````",
+		"\u202eab\x00": "`ab`",
+		"\xff":         "`\ufffd`",
+	} {
+		if got := cell(in); got != want {
+			t.Errorf("%q becomes %s, want %s", in, got, want)
 		}
 	}
 }
@@ -196,7 +214,7 @@ func TestCardOfANumber(t *testing.T) {
 	}
 	for _, want := range []string{
 		"predicts the number target", "hidden layers of 32 16 rectified linear units", "each node's own part, zero in this model: last-layer",
-		"| **all rows** | 10 | 12.25 |", "1235", "-0.500", "does better on its test rows: HUN Budapest.", "not known yet", `["prediction"]`,
+		"| **all rows** | 10 | 12.25 |", "1235", "-0.500", "does better on its test rows at 1 of 2 nodes: HUN Budapest.", "not known yet", `["prediction"]`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the card does not say %q", want)

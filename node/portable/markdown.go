@@ -48,6 +48,8 @@ func cell(s string) string {
 	if longest > 0 {
 		s = " " + s + " " // which a reader takes off
 	}
+	// A backslash before the one that keeps a | within the cell would undo it.
+	s = strings.ReplaceAll(s, `\|`, `\ |`)
 	return fence + strings.ReplaceAll(s, "|", `\|`) + fence
 }
 

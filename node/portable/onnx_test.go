@@ -33,6 +33,7 @@ func everyStep() []dataset.FeatureSpec {
 		{Name: "chol", Kind: num, Absent: []string{"-9", "0"}, Fill: "210.5", Indicator: true},
 		{Name: "wind", Kind: num, Clip: []float64{-2, 12.5}},
 		{Name: "rain", Kind: num, Fill: "-30", Clip: []float64{0, 1e6}, Times: 10, Log: true},
+		{Name: "snow", Kind: num, Log: true},
 		{Name: "lat", Kind: num},
 		{Name: "lat", Kind: num, Times: -.5, Abs: true},
 		{Name: "hour", Kind: num, Period: 24},
@@ -123,8 +124,14 @@ func rawRows(e dataset.Encoding, n, bad int, r *rand.Rand) dataset.Table {
 				row[j] = "never seen"
 			case f.Kind == dataset.Categorical:
 				row[j] = f.Levels[r.IntN(len(f.Levels))]
+			case i < bad && pick == 24:
+				row[j] = "-Infinity"
 			case name == "year":
 				row[j] = strconv.Itoa(2000 + r.IntN(20))
+			case name == "snow" && i < bad && pick < 24:
+				row[j] = "-1" // of which there is no logarithm
+			case name == "snow":
+				row[j] = strconv.Itoa(pick)
 			case name == "pressure":
 				row[j] = strconv.FormatFloat(101_325+300*r.NormFloat64(), 'f', 3, 64)
 			default:
@@ -199,6 +206,8 @@ func TestONNXRuntimeAgrees(t *testing.T) {
 					col.Cells = append(col.Cells, row[j])
 				case err != nil:
 					col.Cells = append(col.Cells, nil)
+				case math.IsInf(v, 0):
+					col.Cells = append(col.Cells, row[j])
 				default:
 					col.Cells = append(col.Cells, v)
 				}
@@ -431,7 +440,7 @@ func TestModelsThatDoNotFitAreRefused(t *testing.T) {
 		"fewer parameters":  func(m *task.Model) { m.Params = m.Params[1:] },
 		"fewer means":       func(m *task.Model) { m.Scaling.Mean = m.Scaling.Mean[1:] },
 		"fewer deviations":  func(m *task.Model) { m.Scaling.SD = nil },
-		"a level not known": func(m *task.Model) { m.Encoding.Features[13].Fill = "elsewhere" },
+		"a level not known": func(m *task.Model) { m.Encoding.Features[14].Fill = "elsewhere" },
 		"a word":            func(m *task.Model) { m.Encoding.Features[3].Fill = "many" },
 	} {
 		m := model(learn.Logistic, []int{0, 1}, nil, everyStep(), 1)

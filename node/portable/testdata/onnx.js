@@ -1,6 +1,7 @@
 // Runs ONNX models by onnxruntime. Standard input is a JSON list of {path,
-// columns: {name: {type, cells}}}, a null cell being NaN; standard output is a
-// list of what each model gives, {output: {type, dims, values}}.
+// columns: {name: {type, cells}}}, where a null cell is NaN, and a number that
+// JSON does not have a string. Standard output is a list of what each model gives,
+// {output: {type, dims, values}}.
 let ort;
 try {
   ort = require("onnxruntime-node");
@@ -14,7 +15,7 @@ async function run({ path, columns }) {
   const feeds = {};
   for (const name of session.inputNames) {
     const { type, cells } = columns[name];
-    const data = type === "string" ? cells : Float64Array.from(cells, (c) => (c === null ? NaN : c));
+    const data = type === "string" ? cells : Float64Array.from(cells, (c) => (c === null ? NaN : Number(c)));
     feeds[name] = new ort.Tensor(type, data, [cells.length, 1]);
   }
   const outputs = {};
