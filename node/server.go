@@ -18,6 +18,7 @@ import (
 	"village/node/home"
 	"village/node/ingest"
 	"village/node/p2p"
+	"village/node/portable"
 	"village/protocol/agree"
 	"village/protocol/learn"
 	"village/protocol/member"
@@ -591,7 +592,7 @@ func (n *Node) modelBytes(w http.ResponseWriter, r *http.Request) {
 		fail(w, api.Fail(api.CodeUsage, "village model list", "%v", err))
 		return
 	}
-	_, b, err := n.model(r.Context(), cid)
+	b, err := n.modelIn(r.Context(), cid, r.URL.Query().Get("form"))
 	if err != nil {
 		fail(w, err)
 		return
@@ -599,6 +600,54 @@ func (n *Node) modelBytes(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	w.Write(b)
+}
+
+// modelIn is a model's bytes in one of the forms that it can be exported in.
+func (n *Node) modelIn(ctx context.Context, cid record.CID, form string) ([]byte, error) {
+	m, b, err := n.model(ctx, cid)
+	if err != nil {
+		return nil, err
+	}
+	switch form {
+	case api.FormSafetensors:
+	case api.FormONNX:
+		if b, err = portable.ONNX(m); err != nil {
+			err = api.Fail(api.CodeFailed, "village model show "+cid.String(), "%v", err)
+		}
+	case api.FormCard:
+		b, err = n.card(ctx, cid, m)
+	default:
+		err = api.Fail(api.CodeUsage, "village model export --help", "no model can be exported as %.16q", form)
+	}
+	return b, err
+}
+
+// card is a model's card.
+func (n *Node) card(ctx context.Context, cid record.CID, m task.Model) ([]byte, error) {
+	var res task.Results
+	var o portable.CardOptions
+	enrolled := map[record.CID]bool{}
+	err := n.sealed(ctx, cid, func(run *run, _ *task.Model) (err error) {
+		res, _, err = n.results(ctx, run)
+		o.Task = run.task
+		for _, p := range m.Parts {
+			if e, ok := run.member.Enrolment(p.Node); ok {
+				enrolled[e.Manifest] = true
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	res.Lineage = n.lineage(ctx, m)
+	for _, d := range n.datasets() {
+		if enrolled[d.CID] {
+			o.Datasets = append(o.Datasets, d)
+		}
+	}
+	text, err := portable.Card(m, res, o)
+	return []byte(text), err
 }
 
 func (n *Node) predict(ctx context.Context, p api.Predict) (any, error) {

@@ -152,9 +152,15 @@ func checkEvidence(dir string, cid record.CID) (api.Verified, error) {
 }
 
 func newModelExport(a *app) *cobra.Command {
-	var out, evidence string
+	var evidence string
+	files := map[string]*string{api.FormSafetensors: new(string), api.FormONNX: new(string), api.FormCard: new(string)}
 	cmd := &cobra.Command{
-		Use: "export CID", Short: "Write a model to a file, or all that proves it to a directory",
+		Use: "export CID", Short: "Write a model to files, or all that proves it to a directory",
+		Long: `Write a model to files, or all that proves it to a directory.
+
+--out writes it as safetensors, the bytes that its CID names. --onnx writes it for
+other programs, from raw columns to predictions: an input a column, of shape [N,1],
+NaN or an empty string for a missing cell. --card writes what a model hub shows.`,
 		Args:              need("a CID"),
 		ValidArgsFunction: a.complete(modelCIDs),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
@@ -167,9 +173,12 @@ func newModelExport(a *app) *cobra.Command {
 				return err
 			}
 			v := api.Exported{Schema: schema(cmd), CID: cid}
-			if out != "" {
-				if v.Path, err = unused(out); err != nil {
-					return err
+			paths := map[string]*string{api.FormSafetensors: &v.Path, api.FormONNX: &v.ONNX, api.FormCard: &v.Card}
+			for _, form := range api.Forms {
+				if name := *files[form]; name != "" {
+					if *paths[form], err = unused(name); err != nil {
+						return err
+					}
 				}
 			}
 			if evidence != "" {
@@ -182,18 +191,22 @@ func newModelExport(a *app) *cobra.Command {
 				}
 				v.Bytes = uint64(len(e.Model))
 			}
-			if out != "" {
-				_, err := writeNew(out, func(w io.Writer) error {
-					n, err := client.ModelBytes(cmd.Context(), cid, w)
-					v.Bytes = uint64(n)
+			for _, form := range api.Forms {
+				if *paths[form] == "" {
+					continue
+				}
+				if _, err := writeNew(*files[form], func(w io.Writer) error {
+					n, err := client.ModelBytes(cmd.Context(), cid, form, w)
+					if form == api.FormSafetensors {
+						v.Bytes = uint64(n)
+					}
 					return err
-				})
-				if err != nil {
+				}); err != nil {
 					return err
 				}
 			}
 			return a.answer(cmd, v, func(w io.Writer) error {
-				for _, path := range []string{v.Path, v.Evidence} {
+				for _, path := range []string{v.Path, v.ONNX, v.Card, v.Evidence} {
 					if path != "" {
 						fmt.Fprintln(w, table.Text(path))
 					}
@@ -202,9 +215,11 @@ func newModelExport(a *app) *cobra.Command {
 			})
 		}),
 	}
-	cmd.Flags().StringVar(&out, "out", "", "file to write, which must not exist")
+	cmd.Flags().StringVar(files[api.FormSafetensors], "out", "", "file to write as safetensors, which must not exist")
+	cmd.Flags().StringVar(files[api.FormONNX], "onnx", "", "file to write as ONNX, which must not exist")
+	cmd.Flags().StringVar(files[api.FormCard], "card", "", "Markdown file to write the model card to, which must not exist")
 	cmd.Flags().StringVar(&evidence, "evidence", "", "directory to write, new or empty: what village model verify --evidence needs")
-	cmd.MarkFlagsOneRequired("out", "evidence")
+	cmd.MarkFlagsOneRequired("out", "onnx", "card", "evidence")
 	return cmd
 }
 
@@ -275,7 +290,7 @@ func unused(name string) (string, error) {
 	}
 	switch _, err := os.Lstat(path); {
 	case err == nil:
-		return "", api.Fail(api.CodeFailed, "choose another name for --out", "%s exists already", path)
+		return "", api.Fail(api.CodeFailed, "choose another name", "%s exists already", path)
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", err
 	}

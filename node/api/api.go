@@ -457,6 +457,16 @@ type Predictions struct {
 	Hints []string `json:"hints"`
 }
 
+// The forms in which a model is exported.
+const (
+	FormSafetensors = "safetensors" // the artifact itself
+	FormONNX        = "onnx"
+	FormCard        = "card" // Markdown
+)
+
+// Forms are all of them.
+var Forms = []string{FormSafetensors, FormONNX, FormCard}
+
 // Exported is the answer of village model export. A path is absolute, and empty
 // where it was not asked for.
 type Exported struct {
@@ -464,6 +474,8 @@ type Exported struct {
 	CID      record.CID `json:"cid"`
 	Path     string     `json:"path"`     // of the model's file
 	Evidence string     `json:"evidence"` // of the directory
+	ONNX     string     `json:"onnx"`
+	Card     string     `json:"card"`
 	Bytes    uint64     `json:"size_bytes"`
 }
 

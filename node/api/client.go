@@ -278,8 +278,8 @@ func (c *Client) Report(ctx context.Context, cid record.CID) (Report, error) {
 }
 
 // ModelBytes writes a model's artifact to w and returns its size in bytes.
-func (c *Client) ModelBytes(ctx context.Context, cid record.CID, w io.Writer) (int64, error) {
-	body, err := c.open(ctx, http.MethodGet, fill(PathModelBytes, cid.String()), nil)
+func (c *Client) ModelBytes(ctx context.Context, cid record.CID, form string, w io.Writer) (int64, error) {
+	body, err := c.open(ctx, http.MethodGet, fill(PathModelBytes, cid.String())+"?form="+form, nil)
 	if err != nil {
 		return 0, err
 	}
