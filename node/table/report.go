@@ -19,10 +19,11 @@ import (
 )
 
 // The widths that tables are made for: at least that of a plain terminal, and
-// somewhat more where there is no terminal. Text is no wider than that.
+// half as much again where there is no terminal. Text is narrower.
 const (
 	minWidth  = 80
-	fileWidth = 100
+	fileWidth = 120
+	textWidth = 100
 	minName   = 8 // of a column of names that is cut to fit
 )
 
@@ -59,7 +60,7 @@ func report(w io.Writer, r api.Report, width int) error {
 	if len(r.Lineage) > 0 {
 		sentences = append(sentences, Promotion(r))
 	}
-	for _, line := range wrap(strings.Join(sentences, " "), min(width, fileWidth)) {
+	for _, line := range wrap(strings.Join(sentences, " "), min(width, textWidth)) {
 		b.WriteString(line + "\n")
 	}
 	b.WriteString("\n")
@@ -179,7 +180,7 @@ func summaryTable(w io.Writer, r api.Report, nodes bool, width int) {
 	if show.gain && !Numeric(r) {
 		s += "; gain: accuracy of fed. less local, in percentage points"
 	}
-	for _, line := range wrap(s, width) {
+	for _, line := range wrap(s, min(width, textWidth)) {
 		fmt.Fprintln(w, line)
 	}
 	if len(r.Missing) > 0 {
@@ -335,7 +336,7 @@ func contributionTable(w io.Writer, list []api.Contribution, width int) {
 	}
 	const whole = 58 // of a why: "fell silent after round N; a quorum had waited for it"
 	head := []string{"CONTRIBUTION", "TRAINING ROWS", "ROUND", "IN THE MODEL", "WHY"}
-	if width < fileWidth {
+	if width < textWidth {
 		head = []string{"CONTRIBUTION", "ROWS", "ROUND", "IN", "WHY"}
 	}
 	most := width - whole/2 - 8
