@@ -100,8 +100,8 @@ func models() map[string]task.Model {
 	}
 }
 
-// rawRows are cells as files have them, some of which stand for missing ones. The
-// first bad of them have cells that are missing or not known.
+// rawRows are cells as files have them, some of which stand for missing ones. Each
+// of the first bad rows has one more that is missing, or that nothing can be made of.
 func rawRows(e dataset.Encoding, n, bad int, r *rand.Rand) dataset.Table {
 	var t dataset.Table
 	specs := map[string]dataset.FeatureSpec{}
@@ -113,23 +113,24 @@ func rawRows(e dataset.Encoding, n, bad int, r *rand.Rand) dataset.Table {
 	}
 	for i := range n {
 		row := make([]string, len(t.Columns))
+		spoilt := r.IntN(len(row))
 		for j, name := range t.Columns {
 			f := specs[name]
 			switch pick := r.IntN(60); {
-			case i < bad && pick < 12:
+			case i < bad && j == spoilt && pick < 20:
 				row[j] = ""
+			case i < bad && j == spoilt && f.Kind == dataset.Categorical:
+				row[j] = "never seen"
+			case i < bad && j == spoilt && pick < 40:
+				row[j] = "-Infinity"
+			case i < bad && j == spoilt && f.Log:
+				row[j] = "-1" // of which there may be no logarithm
 			case pick < 20 && len(f.Absent) > 0:
 				row[j] = f.Absent[r.IntN(len(f.Absent))]
-			case f.Kind == dataset.Categorical && i < bad && pick < 22:
-				row[j] = "never seen"
 			case f.Kind == dataset.Categorical:
 				row[j] = f.Levels[r.IntN(len(f.Levels))]
-			case i < bad && pick == 24:
-				row[j] = "-Infinity"
 			case name == "year":
 				row[j] = strconv.Itoa(2000 + r.IntN(20))
-			case name == "snow" && i < bad && pick < 24:
-				row[j] = "-1" // of which there is no logarithm
 			case name == "snow":
 				row[j] = strconv.Itoa(pick)
 			case name == "pressure":
@@ -191,7 +192,7 @@ func TestONNXRuntimeAgrees(t *testing.T) {
 		if err := os.WriteFile(c.Path, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		rows := rawRows(m.Encoding, 150, 50, rand.New(rand.NewPCG(uint64(i), 2)))
+		rows := rawRows(m.Encoding, 300, 200, rand.New(rand.NewPCG(uint64(i), 2)))
 		tables[name] = rows
 		for j, of := range rows.Columns {
 			f := m.Encoding.Features[slices.IndexFunc(m.Encoding.Features, func(f dataset.FeatureSpec) bool { return f.Name == of })]
