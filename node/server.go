@@ -609,7 +609,7 @@ func (n *Node) modelIn(ctx context.Context, cid record.CID, form string) ([]byte
 		return nil, err
 	}
 	switch form {
-	case api.FormSafetensors:
+	case "", api.FormSafetensors:
 	case api.FormONNX:
 		if b, err = portable.ONNX(m); err != nil {
 			err = api.Fail(api.CodeFailed, "village model show "+cid.String(), "%v", err)

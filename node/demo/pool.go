@@ -18,7 +18,7 @@ const longer = 20
 // of all hospitals in one place. Only the demo has them. Like the federated model
 // it is evaluated where no node was lost.
 type pooled struct {
-	results     task.Results // Local and Federated are both the pooled model's
+	results     task.Results // all models are the pooled one
 	tests       []int        // each hospital's test rows
 	testRows    int          // those that it was evaluated on
 	differences int          // test rows for which the federated model predicts another class
@@ -69,7 +69,7 @@ func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, e
 		if err != nil {
 			return pooled{}, err
 		}
-		evaluations[h.home.ID] = task.Evaluation{Local: counts, Federated: counts}
+		evaluations[h.home.ID] = task.Evaluation{Local: counts, Federated: counts, Personal: counts}
 		differ, err := differences(model, federated, tests[i])
 		if err != nil {
 			return pooled{}, err

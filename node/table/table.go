@@ -330,6 +330,9 @@ func Dataset(w io.Writer, v api.ShownDataset) error {
 // published says what a manifest tells of a column's values.
 func published(c dataset.Column) string {
 	var parts []string
+	if c.Unit != "" {
+		parts = append(parts, "in "+Text(c.Unit))
+	}
 	for i, x := range c.Statistics {
 		name := "statistic"
 		if i < 4 {
@@ -337,15 +340,30 @@ func published(c dataset.Column) string {
 		}
 		parts = append(parts, name+" "+number(x))
 	}
+	if len(c.Deciles) > 0 {
+		deciles := make([]string, len(c.Deciles))
+		for i, x := range c.Deciles {
+			deciles[i] = number(x)
+		}
+		parts = append(parts, "deciles "+strings.Join(deciles, " "))
+	}
 	if len(c.Levels) > 0 {
 		levels := make([]string, len(c.Levels))
 		for i, l := range c.Levels {
-			levels[i] = Text(l)
+			if levels[i] = Text(l); i < len(c.Counts) && c.Counts[i] > 0 {
+				levels[i] += " (" + count(c.Counts[i]) + ")"
+			}
 		}
 		parts = append(parts, "levels "+strings.Join(levels, ", "))
 	}
 	if c.Hidden {
 		parts = append(parts, "further levels are not named")
+	}
+	switch {
+	case c.Missing > 0:
+		parts = append(parts, count(c.Missing)+" cells are missing")
+	case c.Gaps:
+		parts = append(parts, "fewer than 10 cells are missing")
 	}
 	return or(strings.Join(parts, ", "))
 }
