@@ -156,6 +156,16 @@ func TestFitAndAloneAreWatched(t *testing.T) {
 		for name, work := range map[string]func(func() error) error{
 			"fit":   func(p func() error) error { _, err := s.Fit(s.Init(1), data, LastLayer, p); return err },
 			"alone": func(p func() error) error { _, _, err := s.Alone(data, 1, p); return err },
+			"curve": func(p func() error) error {
+				if s.Kind != MLP {
+					_, _, err := s.Alone(data, 1, p)
+					return err
+				}
+				// A part that is held out takes most of the time.
+				l := local{spec: s, all: data, parts: []part{{slice(data, 0, 50), data}}, held: data.N, beat: pulse{progress: p}}
+				_, _, err := l.curve(0)
+				return err
+			},
 		} {
 			for _, end := range []error{ErrEnough, errors.New("other")} {
 				for _, last := range []int{1, 7} {
