@@ -1,12 +1,13 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"reflect"
 	"time"
 
 	"village/node/api"
+	"village/protocol/dataset"
 	"village/protocol/record"
 	"village/protocol/task"
 )
@@ -64,7 +65,11 @@ func (n *Node) parent(ctx context.Context, t task.Task) (*task.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !m.Spec.Equal(t.SpecOf(0)) || !reflect.DeepEqual(m.Encoding, t.Encoding) || !reflect.DeepEqual(m.Scaling, t.Parent.Scaling) {
+	of := func(e dataset.Encoding, s dataset.Scaling) []byte {
+		b, _ := record.Encode([]any{e, s}) // was encoded before
+		return b
+	}
+	if !m.Spec.Equal(t.SpecOf(0)) || !bytes.Equal(of(m.Encoding, m.Scaling), of(t.Encoding, t.Parent.Scaling)) {
 		return nil, fmt.Errorf("the task goes on from model %s, but has another encoding, scaling or shape", t.Parent.Model)
 	}
 	return &m, nil

@@ -45,7 +45,7 @@ func TestReadmeCommands(t *testing.T) {
 		blocks  int
 		says    []string // patterns of lines, in this order
 	}{
-		{"A tour by hand", 10, []string{
+		{"A tour by hand", 11, []string{
 			`^age,pressure,smoker,sick$`, `^ready 12D3`, `^listens on +/ip4`, `^ready 12D3`, `12D3.* yes `,
 			`patients +CHE +Zurich`, `patients +HUN +Budapest`,
 			`^rows +59$`, `^smoker +feature +categorical +levels no, yes$`,
@@ -53,13 +53,14 @@ func TestReadmeCommands(t *testing.T) {
 			`^federation +village-.*, open`, `risk: enrolling, waiting for CHE Zurich$`, `^done, model baf`,
 			`^baf.* risk +logistic`, `^baf.* risk +logistic`,
 			`^(CHE Zurich +43 +16|HUN Budapest +284 +112) `, `^(CHE Zurich +43 +16|HUN Budapest +284 +112) `, `^all rows +327 +128 `,
-			`^prediction,probability_no,probability_yes$`, `^no,0\.99`, `model\.safetensors$`,
+			`^prediction,probability_no,probability_yes$`, `^no,0\.99`, `model\.safetensors$`, `model\.onnx$`, `card\.md$`,
+			`^done, model baf`, `^baf.* yes +baf|^baf.* no +baf`,
 			`^federation +village-.*, closed`,
 		}},
 		{"Without a network", 1, []string{
 			`^mixing-graphs `, `^pisa `,
-			`^nodes +8$`, `^rounds +50$`, `^all rows +486 +254 `, `^scenario +four-hospitals$`, `^USA cleveland +199 +104 `, `^all rows +486 +254 +0\.740 .* 0\.795 `,
-			`^loss=0 +0\.740 ± 0\.000 +0\.795 ± `, `^loss=0\.3 .* MB `,
+			`^nodes +8$`, `^rounds +50$`, `^all rows +486 +254 `, `^scenario +four-hospitals$`, `^USA cleveland +199 +104 `, `^all rows +486 +254 +0\.768 0\.795 0\.799 `,
+			`^loss=0 +0\.768 ± 0\.000 +0\.795 ± `, `^loss=0\.3 .* MB `,
 		}},
 	} {
 		t.Run(tour.heading, func(t *testing.T) {

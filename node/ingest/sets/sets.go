@@ -66,11 +66,11 @@ var all = []Set{
 		Defaults: Defaults{
 			Options: dataset.Options{
 				Name: "mathematics", Target: "level2", Split: "split", Positive: "yes", Domain: "education",
-				Ignore: []string{"country"},
-				Levels: map[string][]string{"gender": {"female", "male", "missing"}}, // few are missing
+				Ignore: []string{"country", "math"},
 			},
 			Features: []string{
-				"gender", "mother_educ", "father_educ", "computer", "internet", "desk", "room", "dishwasher", "book", "escs", "escs_missing",
+				"gender|fill missing", "mother_educ|fill missing", "father_educ|fill missing", "computer|fill missing", "internet|fill missing",
+				"desk|fill missing", "room|fill missing", "dishwasher|fill missing", "book|fill missing", "escs|fill 0|indicator",
 			},
 			Partition: "column:country",
 		},
@@ -85,7 +85,7 @@ var all = []Set{
 		Defaults: Defaults{
 			Options: dataset.Options{
 				Name: "busy hours", Target: "busy", Split: "split", Positive: "yes", Domain: "transport",
-				Categorical: []string{"hour", "weekday", "month"}, Ignore: []string{"city"},
+				Categorical: []string{"hour", "weekday", "month"}, Ignore: []string{"city", "count"},
 			},
 			Features:  []string{"hour", "weekday", "month", "holiday", "temp_c", "humidity", "wind_ms"},
 			Partition: "column:city",
@@ -103,7 +103,7 @@ var all = []Set{
 				Name: "tsunamis", Target: "tsunami", Split: "split", Positive: "yes", Domain: "disaster",
 				Ignore: []string{"region", "country"},
 			},
-			Features:  []string{"magnitude", "log_depth", "year", "lat", "abs_lat", "sin_lon", "cos_lon"},
+			Features:  []string{"magnitude", "depth_km|log1p", "year", "lat", "lat|abs", "lon|cyclic 360"},
 			Partition: "column:region",
 		},
 	},
