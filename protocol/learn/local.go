@@ -14,6 +14,11 @@ import (
 const (
 	foldRows = 1000 // from so many rows on one part of a quarter is tried, below five folds
 	folds    = 5
+	tuneRows = 10 // below so many there is nothing to tune on: C is 1
+
+	// netMargin is what a perceptron's loss has to be of the regression's at
+	// most: with few rows the best of many tries is better by chance.
+	netMargin = .98
 
 	// biasPenalty times 1/n is the penalty of a regression's biases: too weak
 	// to be seen, but with rows of one class alone they stay finite.
@@ -30,7 +35,7 @@ var localNets = []struct{ rate, c float64 }{{.001, 1}, {.001, 100}, {.005, 1}, {
 
 // Alone returns the best model that a node reaches on its own rows: the regression
 // for the target, or, where s is a perceptron, a perceptron of the same layers
-// if that is better. Each is tuned by cross-validation on the rows, by the mean
+// if that is clearly better. Each is tuned by cross-validation on the rows, by the mean
 // [Spec.Loss] of those held out, and then trained on all rows, the regression to
 // its optimum. The seed decides on the parts and on the perceptron's start.
 // Progress, which may be nil, is called now and then; its error ends the work.
@@ -47,7 +52,7 @@ func (s Spec) Alone(data dataset.Samples, seed uint64, progress func() error) (S
 	if err != nil || s.Kind != MLP {
 		return best, params, err
 	}
-	if net, err := l.perceptron(bound); err != nil || net != nil {
+	if net, err := l.perceptron(netMargin * bound); err != nil || net != nil {
 		return s, net, err
 	}
 	return best, params, nil
@@ -113,14 +118,14 @@ func slice(data dataset.Samples, from, to int) dataset.Samples {
 	return s
 }
 
-// divide makes the parts; a single row has none.
+// divide makes the parts; a few rows have none.
 func (l *local) divide() {
 	n := l.all.N
 	if n >= foldRows {
 		l.parts, l.held = []part{{slice(l.all, n/4, n), slice(l.all, 0, n/4)}}, n/4
 		return
 	}
-	if n == 1 {
+	if n < tuneRows {
 		return
 	}
 	l.held = n

@@ -100,14 +100,14 @@ func TestAloneOnLittle(t *testing.T) {
 
 // Every row is held out once, or a quarter of them, and trained on else.
 func TestAloneDivides(t *testing.T) {
-	for _, n := range []int{2, 3, 5, 11, 999, 1000, 1003} {
+	for _, n := range []int{10, 11, 14, 999, 1000, 1003} {
 		data := dataset.Samples{N: n, D: 1}
 		for i := range n {
 			data.X, data.T = append(data.X, float64(i)), append(data.T, float64(i))
 		}
 		l := local{all: shuffled(data, 3)}
 		l.divide()
-		if slices.IsSorted(l.all.X) && n > 3 {
+		if slices.IsSorted(l.all.X) {
 			t.Errorf("%d rows are in order", n)
 		}
 		var held []float64

@@ -27,6 +27,7 @@ type Site struct {
 	moments     dataset.Moments // of train
 	parent      *task.Model     // that the task goes on from
 	left        map[string]int
+	simple      bool // vectors are the parameters of one model, and nothing else
 
 	shared, tested scaledRows // train and test under a roster's scaling, once they were needed
 	fit, judge     dataset.Samples
@@ -63,7 +64,10 @@ func NewSite(self record.NodeID, id record.CID, t task.Task, table dataset.Table
 	if (parent != nil) != (t.Parent != nil) {
 		return nil, errors.New("the model that the task goes on from is not here")
 	}
-	s := &Site{scratch: new(learn.Scratch), self: self, id: id, task: t, parent: parent, left: left}
+	s := &Site{
+		scratch: new(learn.Scratch), self: self, id: id, task: t, parent: parent, left: left,
+		simple: t.Search == nil && t.Outer == learn.Plain && !t.Scaffold,
+	}
 	if s.train, err = t.Encoding.Encode(train); err != nil {
 		return nil, err
 	}
@@ -124,6 +128,10 @@ func (s *Site) Train(e Train, progress func() error) (Trained, error) {
 	if s.labels != nil {
 		rows.Y = s.labels
 	}
+	if s.simple {
+		params, err := s.steps(0, task.State{Params: e.From}, nil, rows, e.Round, progress)
+		return Trained{Round: e.Round, Params: params}, err
+	}
 	out := Trained{Round: e.Round, Params: slices.Clone(e.From)}
 	due := false // losses
 	if search := s.task.Search; search != nil {
@@ -150,8 +158,9 @@ func (s *Site) Train(e Train, progress func() error) (Trained, error) {
 		if own != nil {
 			mine = own[i].Control
 		}
-		switch err := s.steps(candidate, state, mine, rows, e.Round, progress); {
+		switch params, err := s.steps(candidate, state, mine, rows, e.Round, progress); {
 		case err == nil:
+			copy(state.Params, params)
 		case errors.Is(err, learn.ErrDiverged) && len(e.Kept) > 1:
 			loss = task.MaxLoss
 		default:
@@ -167,10 +176,10 @@ func (s *Site) Train(e Train, progress func() error) (Trained, error) {
 	return out, nil
 }
 
-// steps takes a candidate's local steps from state.Params, where it leaves what
-// they came to. Mine is the node's control variate, nil for zero; the others' mean
-// is in state. On an error the parameters are as they were.
-func (s *Site) steps(candidate int, state task.State, mine []float64, rows dataset.Samples, round uint64, progress func() error) error {
+// steps takes a candidate's local steps from state.Params, which it leaves alone,
+// and returns what they come to. Mine is the node's control variate, nil for zero;
+// the others' mean is in state, where the new one takes its place.
+func (s *Site) steps(candidate int, state task.State, mine []float64, rows dataset.Samples, round uint64, progress func() error) ([]float64, error) {
 	c, spec := s.task.Candidate(candidate), s.task.SpecOf(candidate)
 	from := state.Params
 	if s.task.Personal != learn.NoPart {
@@ -178,7 +187,7 @@ func (s *Site) steps(candidate int, state task.State, mine []float64, rows datas
 		// beside it.
 		var err error
 		if from, err = spec.Fit(from, rows, s.task.Personal, progress); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	training := s.training(c, round, progress)
@@ -193,7 +202,7 @@ func (s *Site) steps(candidate int, state task.State, mine []float64, rows datas
 	}
 	params, made, err := spec.Train(from, rows, training)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if state.Control != nil && made > 0 {
 		// Option II: c_i - c + (x - y)/(K eta).
@@ -210,15 +219,21 @@ func (s *Site) steps(candidate int, state task.State, mine []float64, rows datas
 		first, end := spec.Span(s.task.Personal)
 		clear(params[first:end])
 	}
-	for _, list := range append(state.Moments, params, state.Control) {
+	for _, list := range [][]float64{params, state.Control} {
 		for i, x := range list {
 			if !(math.Abs(x) < mixing.MaxParameter) {
-				return fmt.Errorf("round %d: %w (%w): parameter %d is %g: the task's learning rate or l2 is too high", round, mixing.ErrRange, learn.ErrDiverged, i, x)
+				return nil, fmt.Errorf("round %d: %w (%w): parameter %d is %g: the task's learning rate or l2 is too high", round, mixing.ErrRange, learn.ErrDiverged, i, x)
 			}
 		}
 	}
-	copy(state.Params, params)
-	return nil
+	for _, list := range state.Moments {
+		for i, x := range list {
+			if !(math.Abs(x) < mixing.MaxParameter) {
+				return nil, fmt.Errorf("round %d: %w (%w): moment %d is %g: the task's outer rate is too high", round, mixing.ErrRange, learn.ErrDiverged, i, x)
+			}
+		}
+	}
+	return params, nil
 }
 
 // holdBack parts the training rows, one in five, at least one, to judge the
@@ -303,6 +318,9 @@ func (s *Site) Evaluate(e Evaluate, progress func() error) (task.Evaluation, err
 	model := e.Model
 	test := scaledBy(s.test, model.Scaling)
 	count := func(spec learn.Spec, params []float64, rows dataset.Samples) learn.Counts {
+		if spec.Classes > 0 && len(s.task.Encoding.Groups) == 0 {
+			return spec.Count(params, rows)
+		}
 		t := learn.NewTally(spec)
 		t.Groups(len(s.task.Encoding.Groups))
 		t.Unit = s.unit(model.Scaling)

@@ -155,7 +155,7 @@ func ResultsOf(t Task, id record.CID, c FinalContent, roster Roster, enrolled ma
 		counted = append(counted, e)
 		res.Nodes = append(res.Nodes, NodeResult{
 			PeerID: given.PeerID, Nation: given.Nation, Name: given.Name,
-			TrainRows: given.TrainRows, TestRows: e.Federated.Rows, Pair: t.pair(e, false),
+			TrainRows: given.TrainRows, TestRows: e.Federated.Rows, Pair: t.pair(e, len(res.Contributions) <= MaxNodes),
 		})
 	}
 	all, err := sum(counted)
@@ -163,6 +163,9 @@ func ResultsOf(t Task, id record.CID, c FinalContent, roster Roster, enrolled ma
 		return Results{}, err
 	}
 	res.AllRows = t.pair(all, true)
+	for i := range res.Nodes {
+		res.Nodes[i].Pair.few()
+	}
 	if t.Parent != nil {
 		res.Lineage = []record.CID{t.Parent.Model}
 		if len(res.Missing) == 0 && all.Parent != nil && all.Federated.Rows > 0 {
@@ -186,25 +189,39 @@ func ResultsOf(t Task, id record.CID, c FinalContent, roster Roster, enrolled ma
 	return res, nil
 }
 
-// pair makes the reports of an evaluation. Those of one node tell nothing of
-// groups: they are small.
-func (t Task) pair(e Evaluation, all bool) Pair {
+// pair makes the reports of an evaluation, with intervals and other details where
+// wanted: they take time.
+func (t Task) pair(e Evaluation, detailed bool) Pair {
 	report := func(c learn.Counts) learn.Report {
-		r := c.Detailed(t.Encoding.Classes, t.Encoding.Positive, t.Encoding.Sensitive, t.Encoding.Groups)
-		if !all {
-			r.Calibration, r.ROC, r.Fairness = nil, nil, nil
+		if !detailed {
+			return c.Report(t.Encoding.Classes, t.Encoding.Positive)
 		}
-		return r
+		return c.Detailed(t.Encoding.Classes, t.Encoding.Positive, t.Encoding.Sensitive, t.Encoding.Groups)
 	}
 	p := Pair{
 		Local: report(e.Local), Federated: report(e.Federated), Personal: report(e.Personal),
-		Gain: learn.GainOf(e.Federated.Rows, e.Better, e.Worse),
+		Gain: learn.Gain{Rows: e.Federated.Rows, Better: e.Better, Worse: e.Worse},
+	}
+	if detailed {
+		p.Gain = learn.GainOf(e.Federated.Rows, e.Better, e.Worse)
 	}
 	if e.Parent != nil {
 		parent := report(*e.Parent)
 		p.Parent = &parent
 	}
 	return p
+}
+
+// few takes out of a node's reports what says little of few rows, or too much of
+// small groups.
+func (p *Pair) few() {
+	reports := []*learn.Report{&p.Local, &p.Federated, &p.Personal}
+	if p.Parent != nil {
+		reports = append(reports, p.Parent)
+	}
+	for _, r := range reports {
+		r.Calibration, r.ROC, r.Fairness = nil, nil, nil
+	}
 }
 
 // sum adds evaluations up.
