@@ -72,7 +72,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "start": start, "term": terminate, "crash": crash, "first": first, "until": until, "rows": rows, "alike": alike,
+			"code": code, "start": start, "term": terminate, "crash": crash, "first": first, "field": field, "until": until, "rows": rows, "alike": alike,
 		},
 	})
 }
@@ -138,6 +138,21 @@ func first(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s is empty", args[1])
 	}
 	ts.Setenv(args[0], words[0])
+}
+
+// field puts a string of the last object of a file of JSON lines into a variable.
+func field(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: field KEY VAR FILE")
+	}
+	lines := strings.Split(strings.TrimSpace(ts.ReadFile(args[2])), "\n")
+	var answer map[string]any
+	ts.Check(json.Unmarshal([]byte(lines[len(lines)-1]), &answer))
+	value, ok := answer[args[0]].(string)
+	if !ok || value == "" {
+		ts.Fatalf("no string %s in %s", args[0], lines[len(lines)-1])
+	}
+	ts.Setenv(args[1], value)
 }
 
 func until(ts *testscript.TestScript, neg bool, args []string) {
