@@ -190,7 +190,8 @@ type Member struct {
 	set       record.CID        // of content
 	final     *task.Model       // recomputed from it
 	sealedAt  time.Duration
-	working   bool // an Evaluate was asked for
+	working   bool          // an Evaluate was asked for
+	results   *task.Results // of the evaluations held, once they were asked for
 
 	now   time.Duration // of this Step
 	queue []Effect      // of this Step
@@ -314,6 +315,7 @@ func (m *Member) take(now time.Duration, r Received) {
 	case task.Enrolment:
 		if s.enrolled == nil {
 			s.enrolled = &task.Enrolled{CID: r.CID, Author: r.Author, Enrolment: body}
+			m.results = nil
 			s.part = !s.left
 			s.pace.start(now)
 			if m.enrolling.first == 0 {
@@ -331,6 +333,7 @@ func (m *Member) take(now time.Duration, r Received) {
 	case task.Evaluation:
 		if s.evaluation == nil {
 			s.evaluation = &body
+			m.results = nil
 		}
 	case task.Leave:
 		s.left, s.part = true, false

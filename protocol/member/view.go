@@ -139,6 +139,18 @@ func (m *Member) Disputed() bool {
 // Results computes the results from the evaluations held so far. It may be
 // called once the model has a CID.
 func (m *Member) Results() (task.Results, error) {
+	if m.results == nil {
+		r, err := m.compute()
+		if err != nil {
+			return r, err
+		}
+		m.results = &r
+	}
+	return *m.results, nil
+}
+
+// compute computes the results, which takes a while: it draws rows anew.
+func (m *Member) compute() (task.Results, error) {
 	enrolled := map[record.NodeID]task.Enrolled{}
 	evaluations := map[record.NodeID]task.Evaluation{}
 	for i := range m.seats {

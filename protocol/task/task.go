@@ -37,7 +37,10 @@ const (
 	MaxRows = mixing.MaxWeight / MaxNodes
 	// MaxClasses keeps an evaluation, which has histograms of each class, within
 	// a record whatever it counts.
-	MaxClasses = 32
+	MaxClasses = 16
+	// MaxGroupCells bounds the confusion matrices of all groups for the same
+	// reason.
+	MaxGroupCells = 4096
 	// MaxEncoding is the largest encoding in bytes of JSON. It keeps a model's
 	// description within the header of its file.
 	MaxEncoding = 256 << 10
@@ -170,6 +173,9 @@ func (t Task) Check() error {
 	}
 	if n := len(t.Encoding.Classes); n > MaxClasses {
 		return fmt.Errorf("the target has %d classes; at most %d are possible", n, MaxClasses)
+	}
+	if n, k := len(t.Encoding.Groups), len(t.Encoding.Classes); n*k*k > MaxGroupCells {
+		return fmt.Errorf("the sensitive column has %d levels; with %d classes at most %d are possible", n, k, MaxGroupCells/k/k)
 	}
 	if b, err := json.Marshal(t.Encoding); err != nil || len(b) > MaxEncoding {
 		return fmt.Errorf("the encoding takes %d bytes; at most %d are possible, so use fewer features or levels", len(b), MaxEncoding)
