@@ -161,15 +161,7 @@ func (n *Node) site(ctx context.Context, id record.CID, t task.Task, manifest re
 }
 
 func (n *Node) rows(id record.CID, t task.Task, manifest record.CID, parent *task.Model) (*member.Site, error) {
-	m, err := n.manifest(manifest)
-	if err != nil {
-		return nil, err
-	}
-	b, err := n.store.Rows(manifest)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the rows of dataset %q: %w", m.Name, err)
-	}
-	rows, err := decodeRows(b)
+	m, rows, err := n.table(manifest)
 	if err != nil {
 		return nil, err
 	}
@@ -180,6 +172,28 @@ func (n *Node) rows(id record.CID, t task.Task, manifest record.CID, parent *tas
 		}
 	}
 	return member.NewSite(n.home.ID, id, t, rows, split, parent)
+}
+
+// table reads an own dataset.
+func (n *Node) table(cid record.CID) (m dataset.Manifest, rows dataset.Table, err error) {
+	if m, err = n.manifest(cid); err != nil {
+		return m, rows, err
+	}
+	b, err := n.store.Rows(cid)
+	if err != nil {
+		return m, rows, fmt.Errorf("cannot read the rows of dataset %q: %w", m.Name, err)
+	}
+	rows, err = decodeRows(b)
+	return m, rows, err
+}
+
+// ownRows are the rows of an own dataset, for its owner.
+func (n *Node) ownRows(cid record.CID) (api.Rows, error) {
+	m, rows, err := n.table(cid)
+	if err != nil {
+		return api.Rows{}, api.Fail(api.CodeFailed, "village dataset list --mine", "%v", err)
+	}
+	return api.Rows{Schema: "village.dataset.export/v1", CID: cid, Columns: m.Columns, Rows: rows.Rows}, nil
 }
 
 // manifest reads a manifest, also an own one that a newer version has replaced.

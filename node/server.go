@@ -106,6 +106,7 @@ func (n *Node) routes(ctx context.Context) http.Handler {
 	handle(mux, "GET "+api.PathDatasets, func(r *http.Request) (any, error) { return n.listDatasets(r), nil })
 	handle(mux, "POST "+api.PathDatasets, with(func(_ context.Context, a api.AddDataset) (any, error) { return n.addDataset(a) }))
 	handle(mux, "POST "+api.PathDrift, with(func(_ context.Context, d api.Drift) (any, error) { return n.drift(d) }))
+	handle(mux, "GET "+api.PathDatasetRows, byCID(func(_ context.Context, c record.CID) (any, error) { return n.ownRows(c) }))
 	handle(mux, "GET "+api.PathDataset, byCID(n.showDataset))
 	handle(mux, "GET "+api.PathTasks, func(r *http.Request) (any, error) { return n.listTasks(r.Context()) })
 	handle(mux, "POST "+api.PathTasks, with(func(ctx context.Context, p api.Propose) (any, error) { return n.propose(ctx, p) }))

@@ -18,7 +18,7 @@ const listDatasets = "village dataset list"
 
 func newDataset(a *app) *cobra.Command {
 	return group("dataset", "Datasets: rows stay at home, manifests are published",
-		newDatasetAdd(a), newDatasetList(a), newDatasetShow(a), newDatasetDrift(a))
+		newDatasetAdd(a), newDatasetList(a), newDatasetShow(a), newDatasetExport(a), newDatasetDrift(a))
 }
 
 func newDatasetAdd(a *app) *cobra.Command {
@@ -160,6 +160,43 @@ func newDatasetShow(a *app) *cobra.Command {
 			return a.answer(cmd, v, func(w io.Writer) error { return table.Dataset(w, v) })
 		}),
 	}
+}
+
+func newDatasetExport(a *app) *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use: "export CID", Short: "Write the cleaned rows of an own dataset to a file", Args: need("a CID"),
+		ValidArgsFunction: a.complete(ownDatasetCIDs),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			cid, err := parseCID(args[0], listDatasets+" --mine")
+			if err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.DatasetRows(cmd.Context(), cid)
+			if err != nil {
+				return err
+			}
+			v.Schema = schema(cmd)
+			write := func(w io.Writer) error { return table.RowsCSV(w, v) }
+			if out != "" {
+				if filepath.Ext(out) == ".parquet" {
+					write = func(w io.Writer) error { return table.RowsParquet(w, v) }
+				}
+				if v.Path, err = writeNew(out, write); err != nil {
+					return err
+				}
+				v.Rows = [][]string{} // which are in the file
+				write = func(w io.Writer) error { _, err := fmt.Fprintln(w, table.Text(v.Path)); return err }
+			}
+			return a.answer(cmd, v, write)
+		}),
+	}
+	cmd.Flags().StringVar(&out, "out", "", "file to write, which must not exist: Parquet where it ends in .parquet, else CSV (else CSV on standard output)")
+	return cmd
 }
 
 func newDatasetDrift(a *app) *cobra.Command {

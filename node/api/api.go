@@ -179,6 +179,16 @@ type ShownDataset struct {
 	Dataset
 }
 
+// Rows is the answer of village dataset export: an own dataset's cleaned rows,
+// which go to its owner alone. A missing cell is empty.
+type Rows struct {
+	Schema  string           `json:"schema"`
+	CID     record.CID       `json:"cid"`
+	Columns []dataset.Column `json:"columns"`
+	Rows    [][]string       `json:"rows"`
+	Path    string           `json:"path"` // of the file that they were written to, else ""
+}
+
 // Propose asks to publish a task. Zero values mean the defaults; Features empty
 // means every feature that all the nodes' datasets share.
 type Propose struct {

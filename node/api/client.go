@@ -38,6 +38,7 @@ const (
 	PathMember        = "/v1/members/{id}"          // DELETE
 	PathDatasets      = "/v1/datasets"              // GET ?mine=1&domain=D; POST AddDataset
 	PathDrift         = "/v1/datasets/drift"        // POST Drift
+	PathDatasetRows   = "/v1/datasets/{cid}/rows"   // GET
 	PathDataset       = "/v1/datasets/{cid}"        // GET
 	PathTasks         = "/v1/tasks"                 // GET; POST Propose
 	PathTaskContinue  = "/v1/tasks/continue"        // POST Continue
@@ -240,6 +241,11 @@ func (c *Client) WatchTask(ctx context.Context, cid record.CID, report func(Show
 	default:
 		return Fail(CodeFailed, c.command("task watch "+cid.String()), "the daemon stopped before the task was done")
 	}
+}
+
+// DatasetRows returns the rows of an own dataset.
+func (c *Client) DatasetRows(ctx context.Context, cid record.CID) (Rows, error) {
+	return get[Rows](ctx, c, fill(PathDatasetRows, cid.String()))
 }
 
 // Drift tells how far a file's rows are from what a manifest says.
