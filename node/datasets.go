@@ -190,6 +190,9 @@ func (n *Node) table(cid record.CID) (m dataset.Manifest, rows dataset.Table, er
 // ownRows are the rows of an own dataset, for its owner.
 func (n *Node) ownRows(cid record.CID) (api.Rows, error) {
 	m, rows, err := n.table(cid)
+	if errors.Is(err, storage.ErrNotFound) {
+		err = fmt.Errorf("%s is not a dataset of this node, and the rows of others stay with them", cid)
+	}
 	if err != nil {
 		return api.Rows{}, api.Fail(api.CodeFailed, "village dataset list --mine", "%v", err)
 	}
