@@ -186,7 +186,7 @@ func (s *Site) steps(candidate int, state task.State, mine []float64, rows datas
 		// The node's own part is what fits its rows best; the rest is trained
 		// beside it.
 		var err error
-		if from, err = spec.Fit(from, rows, s.task.Personal, progress); err != nil {
+		if from, err = spec.Fit(from, rows, s.task.Personal, unhurried(progress)); err != nil {
 			return nil, err
 		}
 	}
@@ -234,6 +234,19 @@ func (s *Site) steps(candidate int, state task.State, mine []float64, rows datas
 		}
 	}
 	return params, nil
+}
+
+// unhurried is progress that does not end early.
+func unhurried(progress func() error) func() error {
+	if progress == nil {
+		return nil
+	}
+	return func() error {
+		if err := progress(); err != learn.ErrEnough {
+			return err
+		}
+		return nil
+	}
 }
 
 // holdBack parts the training rows, one in five, at least one, to judge the
