@@ -56,7 +56,7 @@ func (n *Node) draft(p api.Propose) (task.Task, error) {
 	if p.Target == "" || len(p.Nodes) == 0 {
 		return task.Task{}, api.Fail(api.CodeUsage, "village task propose --help", "a task needs a target and the nodes that may take part")
 	}
-	columns, err := dataset.Columns(p.Features)
+	columns, err := dataset.Needed(p.Features)
 	if err != nil {
 		return task.Task{}, api.Fail(api.CodeUsage, "village task propose --help", "%v", err)
 	}

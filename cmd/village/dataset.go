@@ -73,6 +73,7 @@ one no longer where --levels names it, or beside the codes of other countries.`,
 	f.StringVar(&q.Options.Target, "target", "", "column to predict")
 	f.StringSliceVar(&q.Columns, "columns", nil, "names of the columns, for a CSV file without a header")
 	f.StringSliceVar(&q.Options.Categorical, "categorical", nil, "columns whose numbers are codes")
+	f.StringSliceVar(&q.Options.Numeric, "numeric", nil, "columns that are numeric however few values they have, as a target to be predicted as a number")
 	f.StringArrayVar(&levels, "levels", nil, "COL=a,b: levels to publish whatever their number of rows, repeatable")
 	f.StringArrayVar(&units, "unit", nil, "COL=UNIT: unit of a numeric column, repeatable; tasks refuse datasets of another one")
 	f.StringSliceVar(&q.Options.Ignore, "ignore", nil, "columns to leave out of everything")

@@ -74,7 +74,7 @@ func (e Encoding) Encode(t Table) (Samples, error) {
 	if e.Sensitive != "" {
 		columns = append(columns, e.Sensitive)
 	}
-	at, err := find(t, append(e.featureColumns(), columns...))
+	at, err := e.find(t, append(e.featureColumns(), columns...))
 	if err != nil {
 		return Samples{}, err
 	}
@@ -100,7 +100,7 @@ func (e Encoding) Encode(t Table) (Samples, error) {
 // EncodeFeatures is Encode for rows of which target and group are not known: Y, T
 // and G are nil.
 func (e Encoding) EncodeFeatures(t Table) (Samples, error) {
-	at, err := find(t, e.featureColumns())
+	at, err := e.find(t, e.featureColumns())
 	if err != nil {
 		return Samples{}, err
 	}
@@ -116,8 +116,29 @@ func (e Encoding) featureColumns() []string {
 	return names
 }
 
-// find returns where in t the columns stand. It refuses rows of another length.
-func find(t Table, columns []string) (at []int, err error) {
+// needed are the columns that a table must have: those of the target, of the
+// groups, and of features with a missing cell that is not filled.
+func (e Encoding) needed() []string {
+	names := []string{e.Target, e.Sensitive}
+	for _, f := range e.Features {
+		if f.Fill == "" {
+			names = append(names, f.Name)
+		}
+	}
+	return names
+}
+
+// cellAt is the cell of a column, missing where there is no such column.
+func cellAt(row []string, at int) string {
+	if at < 0 {
+		return ""
+	}
+	return row[at]
+}
+
+// find returns where in t the columns stand, -1 for one that t lacks and every
+// feature of it fills: all its cells are missing. It refuses rows of another length.
+func (e Encoding) find(t Table, columns []string) (at []int, err error) {
 	where := make(map[string]int, len(t.Columns))
 	for i, name := range t.Columns {
 		where[name] = i
@@ -125,7 +146,11 @@ func find(t Table, columns []string) (at []int, err error) {
 	var lacks []string
 	for _, name := range columns {
 		i, ok := where[name]
-		if !ok && !slices.Contains(lacks, name) {
+		switch {
+		case ok:
+		case !slices.Contains(e.needed(), name):
+			i = -1
+		case !slices.Contains(lacks, name):
 			lacks = append(lacks, name)
 		}
 		at = append(at, i)
@@ -158,7 +183,7 @@ func (e Encoding) encodeFeatures(t Table, at []int) (Samples, error) {
 	for i, row := range t.Rows {
 		out := s.X[i*d : (i+1)*d]
 		for k, r := range readers {
-			cell := row[at[k]]
+			cell := cellAt(row, at[k])
 			if r.missing(cell) {
 				if r.fill == nil {
 					return Samples{}, notFilled(r.Name, cell, i)
@@ -297,7 +322,7 @@ func groups(t Table, at int, levels []string) []int {
 // encoding's order, each once, and the target, so it falls on the same side in
 // every file that holds it.
 func (e Encoding) Divide(t Table, split string, seed uint64) (training, testing Table, err error) {
-	at, err := find(t, append(e.Columns(), e.Target))
+	at, err := e.find(t, append(e.Columns(), e.Target))
 	if err != nil {
 		return Table{}, Table{}, err
 	}

@@ -33,7 +33,7 @@ func NewEncoding(target string, features []string, sensitive string, manifests [
 		if err != nil {
 			return Encoding{}, err
 		}
-		if !slices.Contains(columns[1:], r.Name) {
+		if !r.fills() && !slices.Contains(columns[1:], r.Name) {
 			columns = append(columns, r.Name)
 		}
 		recipes = append(recipes, r)
@@ -63,7 +63,11 @@ func NewEncoding(target string, features []string, sensitive string, manifests [
 		return Encoding{}, err
 	}
 	for _, r := range recipes {
-		f, err := r.over(manifests)
+		holders := slices.DeleteFunc(slices.Clone(manifests), func(m Manifest) bool { return !slices.Contains(m.names(), r.Name) })
+		if len(holders) == 0 {
+			return Encoding{}, lacking([]string{r.Name}, manifests)
+		}
+		f, err := r.over(holders)
 		if err != nil {
 			return Encoding{}, err
 		}

@@ -214,7 +214,13 @@ func checkOrder(levels []string) error {
 
 // Columns returns the names of the columns that features, as they are spelled,
 // are made of, each once.
-func Columns(features []string) ([]string, error) {
+func Columns(features []string) ([]string, error) { return columnsOf(features, false) }
+
+// Needed is [Columns] without those whose missing cells are filled: a dataset may
+// lack them.
+func Needed(features []string) ([]string, error) { return columnsOf(features, true) }
+
+func columnsOf(features []string, needed bool) ([]string, error) {
 	var names []string
 	seen := map[string]bool{}
 	for _, s := range features {
@@ -222,13 +228,17 @@ func Columns(features []string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !seen[r.Name] {
-			seen[r.Name] = true
-			names = append(names, r.Name)
+		if needed && r.fills() || seen[r.Name] {
+			continue
 		}
+		seen[r.Name] = true
+		names = append(names, r.Name)
 	}
 	return names, nil
 }
+
+// fills tells whether a missing cell becomes something.
+func (r Recipe) fills() bool { return r.Fill != "" || r.By != "" }
 
 // text writes a number as a cell.
 func text(v float64) string { return canonical(strconv.FormatFloat(v, 'g', -1, 64)) }

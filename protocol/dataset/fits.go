@@ -28,11 +28,8 @@ func (m Manifest) Lacks(target string, columns []string) error {
 // dataset that names no unit fits any. Levels that the manifest does not publish
 // come to light when the rows are encoded.
 func (m Manifest) Fits(e Encoding) error {
-	columns := append(e.Columns(), e.Target)
-	if e.Sensitive != "" {
-		columns = append(columns, e.Sensitive)
-	}
-	if err := lacking(columns, []Manifest{m}); err != nil {
+	needed := slices.DeleteFunc(e.needed(), func(name string) bool { return name == "" })
+	if err := lacking(needed, []Manifest{m}); err != nil {
 		return err
 	}
 	by := make(map[string]*Column, len(m.Columns))
@@ -48,6 +45,9 @@ func (m Manifest) Fits(e Encoding) error {
 		return err
 	}
 	for _, f := range e.Features {
+		if by[f.Name] == nil {
+			continue // the recipe fills it
+		}
 		remedy := fmt.Sprintf("have the task proposed again when this dataset is known, or with '%s|other LEVEL'", f.Name)
 		if err := m.fits(by[f.Name], f, remedy); err != nil {
 			return err

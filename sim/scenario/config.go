@@ -131,7 +131,7 @@ func (s Scenario) settle(t dataset.Table, d Defaults) (Scenario, dataset.Options
 		key   string
 		names []string
 	}{
-		{"target", []string{s.Target}}, {"features", named}, {"sensitive", []string{s.Sensitive}}, {"categorical", s.Categorical}, {"ignore", s.Ignore},
+		{"target", []string{s.Target}}, {"features", named}, {"sensitive", []string{s.Sensitive}}, {"categorical", s.Categorical}, {"numeric", s.Numeric}, {"ignore", s.Ignore},
 		{"split", []string{s.Split}}, {"partition", []string{p.column}},
 	} {
 		for _, name := range use.names {
@@ -158,7 +158,7 @@ func (s Scenario) settle(t dataset.Table, d Defaults) (Scenario, dataset.Options
 		s.Ignore = append(slices.Clip(s.Ignore), c)
 		s.Categorical = without(s.Categorical, []string{c})
 	}
-	o.Target, o.Split, o.Positive, o.Categorical, o.Ignore = s.Target, s.Split, s.Positive, s.Categorical, s.Ignore
+	o.Target, o.Split, o.Positive, o.Categorical, o.Numeric, o.Ignore = s.Target, s.Split, s.Positive, s.Categorical, s.Numeric, s.Ignore
 	if o.Levels = maps.Clone(o.Levels); o.Levels == nil {
 		o.Levels = map[string][]string{}
 	}

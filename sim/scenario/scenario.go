@@ -34,6 +34,7 @@ type Scenario struct {
 	Target      string
 	Features    []string
 	Categorical []string
+	Numeric     []string
 	Ignore      []string
 	Split       string
 	Positive    string
@@ -130,6 +131,7 @@ var keys = []key{
 	{"target", "column to predict", func(s *Scenario) any { return &s.Target }, nil},
 	{"features", "columns to predict from (default: all others)", func(s *Scenario) any { return &s.Features }, nil},
 	{"categorical", "columns whose numbers are codes", func(s *Scenario) any { return &s.Categorical }, nil},
+	{"numeric", "columns that are numeric however few values they have, as a target to be predicted as a number", func(s *Scenario) any { return &s.Numeric }, nil},
 	{"ignore", "columns to leave out", func(s *Scenario) any { return &s.Ignore }, nil},
 	{"split", "column that says train or test (default: a quarter of the rows is for tests)", func(s *Scenario) any { return &s.Split }, nil},
 	{"positive", "level of the target that counts as positive", func(s *Scenario) any { return &s.Positive }, nil},
