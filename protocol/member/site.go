@@ -347,7 +347,7 @@ func (s *Site) Evaluate(e Evaluate, progress func() error) (task.Evaluation, err
 	}
 	alone := scaledBy(s.train, s.alone(model.Scaling))
 	aloneTest := scaledBy(s.test, s.alone(model.Scaling))
-	spec, params, err := model.Spec.Alone(alone, s.task.Seed, progress)
+	spec, params, err := s.families(model.Spec).Alone(alone, s.task.Seed, progress)
 	if err != nil {
 		return task.Evaluation{}, fmt.Errorf("training on the own rows alone: %w", err)
 	}
@@ -374,6 +374,20 @@ func (s *Site) Own(m task.Model, progress func() error) (task.Model, error) {
 		return m, fmt.Errorf("fitting the node's own part: %w", err)
 	}
 	return m, nil
+}
+
+// families is the model whose family, with the simpler ones, the node tries alone:
+// that of the model, or, where a search had perceptrons to choose from, the first of
+// these.
+func (s *Site) families(of learn.Spec) learn.Spec {
+	if s.task.Search != nil && of.Kind != learn.MLP {
+		for i, c := range s.task.Search.Candidates {
+			if c.Model == learn.MLP {
+				return s.task.SpecOf(i)
+			}
+		}
+	}
+	return of
 }
 
 // unit is what a numeric target was divided by.
