@@ -1,6 +1,7 @@
 package table
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -13,16 +14,26 @@ import (
 )
 
 // SimRun writes what a simulated run came to: its facts, a name and a value each,
-// and the figures of the nodes, a line each as long as there are few.
+// the figures of the nodes, a line each as long as there are few, and what the
+// report has on all rows together.
 func SimRun(w io.Writer, facts [][]string, r api.Report) error {
 	if err := columns(w, facts); err != nil {
 		return err
 	}
-	fmt.Fprintln(w)
-	if err := summary(w, r, len(r.Nodes) <= 50); err != nil {
-		return err
+	var b bytes.Buffer
+	width := widthOf(w)
+	b.WriteString("\n")
+	summaryTable(&b, r, len(r.Nodes) <= 50, width)
+	overallTable(&b, r, width)
+	if !Numeric(r) {
+		classification(&b, "all rows", r.AllRows, width)
 	}
-	return Classification(w, "all rows", r.AllRows)
+	fairness(&b, r, width)
+	if r.Search != nil {
+		trail(&b, *r.Search, width)
+	}
+	_, err := w.Write(b.Bytes())
+	return err
 }
 
 // SimList writes what each scenario and each data set is.
@@ -48,16 +59,25 @@ func shipped(head string, all []api.Shipped) [][]string {
 	return rows
 }
 
-// Rows writes rows of cells, which hold nothing that a terminal would obey.
-func Rows(w io.Writer, rows [][]string) error {
+// Rows writes rows of cells, of which none does harm to a terminal. Where there is
+// no room for all it leaves out the last columns, and cuts the first.
+func Rows(w io.Writer, rows [][]string) error { return fitted(w, rows, widthOf(w)) }
+
+func fitted(w io.Writer, rows [][]string, width int) error {
 	var g grid
 	for _, row := range rows {
-		for i, cell := range row {
-			row[i] = Text(cell)
+		var cells []string
+		for _, cell := range row {
+			cells = append(cells, Text(cell))
 		}
-		g.add(row...)
+		g.add(cells...)
 	}
-	return g.write(w)
+	for !g.fits(width) && len(g[0]) > 2 {
+		for i, row := range g {
+			g[i] = row[:len(row)-1]
+		}
+	}
+	return g.within(w, width)
 }
 
 // Counter counts work on a terminal, and says nothing elsewhere.

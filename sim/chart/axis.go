@@ -65,7 +65,7 @@ func decimal(v float64, decimals int) string {
 	if decimals == 0 || v == 0 {
 		return count(v)
 	}
-	return strconv.FormatFloat(v, 'f', decimals, 64)
+	return minus(strconv.FormatFloat(v, 'f', decimals, 64))
 }
 
 // quantity is what a plot's x axis shows of a point.
@@ -179,6 +179,15 @@ func along(q quantity, lines [][]segment) axis {
 func share(title string, lo, hi float64) axis {
 	pad := max(0.005, 0.06*(hi-lo))
 	return linear(title, max(0, lo-pad), min(1, hi+pad), 1, decimal)
+}
+
+// around is the y axis for any other metric, between what it shows at all.
+func around(title string, lo, hi, least, most float64) axis {
+	pad := 0.06 * (hi - lo)
+	if !(pad > 0) {
+		pad = max(0.01, 0.01*math.Abs(hi))
+	}
+	return linear(title, max(least, lo-pad), min(most, hi+pad), 1, decimal)
 }
 
 // decades is a logarithmic y axis with a line of its own for exact zeros, at

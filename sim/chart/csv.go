@@ -1,10 +1,13 @@
 package chart
 
 import (
+	"cmp"
 	"encoding/csv"
 	"io"
+	"slices"
 	"strconv"
 
+	"village/protocol/learn"
 	"village/protocol/task"
 )
 
@@ -30,32 +33,49 @@ func writeTables(dir string, all []setting) error {
 
 func whole(v uint64) string { return strconv.FormatUint(v, 10) }
 
-// cell is a number in full, or empty where it is undefined.
-func cell(v *float64) string {
+// full is a number in full, or empty where it is undefined.
+func full(v *float64) string {
 	if v = finite(v); v == nil {
 		return ""
 	}
 	return strconv.FormatFloat(*v, 'g', -1, 64)
 }
 
-func cells(m task.Metrics) []string {
-	return []string{cell(m.Accuracy), cell(m.F1), cell(m.ROCAUC)}
+// cells are the figures of some metrics.
+func cells(from task.Metrics, of []metric) (row []string) {
+	for _, m := range of {
+		row = append(row, full(m.of(from)))
+	}
+	return row
 }
 
+// columns are the metrics' names after a prefix.
+func columns(prefix string, of []metric) (names []string) {
+	for _, m := range of {
+		names = append(names, prefix+m.column)
+	}
+	return names
+}
+
+// The tables have the figures of numbers after all others: a column stays where
+// it was.
+
 func writeRounds(w *csv.Writer, all []setting) error {
-	err := w.Write([]string{
-		"label", "seed", "round", "virtual_seconds", "messages", "bytes_sent", "accuracy", "f1", "roc_auc",
-		"mean_of_nodes_accuracy", "mean_of_nodes_f1", "mean_of_nodes_roc_auc", "disagreement",
-	})
+	classes, numbers := ofClasses.metrics, ofNumbers.metrics
+	err := w.Write(slices.Concat(
+		[]string{"label", "seed", "round", "virtual_seconds", "messages", "bytes_sent"},
+		columns("", classes), columns("mean_of_nodes_", classes), []string{"disagreement"},
+		columns("", numbers), columns("mean_of_nodes_", numbers),
+	))
 	for _, s := range all {
 		for _, r := range s.runs {
 			for _, p := range r.Result.Trace {
-				seconds := p.Virtual.Seconds()
-				row := []string{s.label, whole(r.Seed), whole(p.Round), cell(&seconds), whole(p.Messages), whole(p.Bytes)}
-				row = append(append(row, cells(metricsOf(p.AllRows))...), cells(p.Mean)...)
-				if err := w.Write(append(row, cell(&p.Disagreement))); err != nil {
-					return err
-				}
+				seconds, of := p.Virtual.Seconds(), metricsOf(p.AllRows)
+				err = cmp.Or(err, w.Write(slices.Concat(
+					[]string{s.label, whole(r.Seed), whole(p.Round), full(&seconds), whole(p.Messages), whole(p.Bytes)},
+					cells(of, classes), cells(p.Mean, classes), []string{full(&p.Disagreement)},
+					cells(of, numbers), cells(p.Mean, numbers),
+				)))
 			}
 		}
 	}
@@ -63,21 +83,36 @@ func writeRounds(w *csv.Writer, all []setting) error {
 }
 
 func writeNodes(w *csv.Writer, all []setting) error {
-	err := w.Write([]string{
-		"label", "seed", "nation", "name", "train_rows", "rows", "local_accuracy", "federated_accuracy",
-		"local_f1", "federated_f1", "local_roc_auc", "federated_roc_auc",
-	})
+	head := []string{"label", "seed", "nation", "name", "train_rows", "rows"}
+	for _, k := range []kind{ofClasses, ofNumbers} {
+		for _, m := range k.metrics {
+			head = append(head, "local_"+m.column, "federated_"+m.column)
+		}
+		head = append(head, columns("own_", k.metrics)...)
+	}
+	err := w.Write(append(head, "gain", "gain_low", "gain_high", "own_gain"))
 	for _, s := range all {
 		for _, r := range s.runs {
 			for _, n := range nodeResults(r.Result) {
-				err := w.Write([]string{
-					s.label, whole(r.Seed), n.Nation, n.Name, whole(n.TrainRows), whole(n.TestRows),
-					cell(n.Local.Accuracy), cell(n.Federated.Accuracy), cell(n.Local.F1), cell(n.Federated.F1),
-					cell(n.Local.ROCAUC), cell(n.Federated.ROCAUC),
-				})
-				if err != nil {
-					return err
+				row := []string{s.label, whole(r.Seed), n.Nation, n.Name, whole(n.TrainRows), whole(n.TestRows)}
+				local, federated, personal := metricsOf(n.Local), metricsOf(n.Federated), metricsOf(n.Personal)
+				for _, k := range []kind{ofClasses, ofNumbers} {
+					for _, m := range k.metrics {
+						row = append(row, full(m.of(local)), full(m.of(federated)))
+					}
+					row = append(row, cells(personal, k.metrics)...)
 				}
+				gained := func(with learn.Report) string {
+					if gain, ok := s.kind.gain(n.Local, with); ok {
+						return full(&gain)
+					}
+					return ""
+				}
+				low, high := "", ""
+				if i := proper(n.Gain.Interval); i != nil && !s.numeric() {
+					low, high = full(&i[0]), full(&i[1])
+				}
+				err = cmp.Or(err, w.Write(append(row, gained(n.Federated), low, high, gained(n.Personal))))
 			}
 		}
 	}
@@ -88,40 +123,51 @@ func writeNodes(w *csv.Writer, all []setting) error {
 func writeSummary(w *csv.Writer, all []setting) error {
 	for i, s := range all {
 		sum := s.summary()
-		names := []string{"label", "runs", "nodes_better", "nodes_worse", "nodes_equal", "nodes_unknown"}
-		row := []string{s.label}
-		for _, n := range []int{sum.Runs, sum.Better, sum.Worse, sum.Equal, sum.Unknown} {
-			row = append(row, strconv.Itoa(n))
+		var names, row []string
+		number := func(name string, n int) {
+			names, row = append(names, name), append(row, strconv.Itoa(n))
 		}
 		add := func(name string, s Stat) {
 			mean, sd := "", ""
 			if s.N > 0 {
-				mean = cell(&s.Mean)
+				mean = full(&s.Mean)
 			}
 			if s.N > 1 {
-				sd = cell(&s.SD)
+				sd = full(&s.SD)
 			}
 			names, row = append(names, name, name+"_sd"), append(row, mean, sd)
 		}
+		figures := func(of []metric, which ...model) {
+			for _, scope := range []struct {
+				name string
+				Compare
+			}{{"all_rows", sum.AllRows}, {"mean_of_nodes", sum.Mean}, {"worst_node", sum.Worst}} {
+				for _, model := range which {
+					for _, m := range of {
+						add(scope.name+[]string{"_local_", "_federated_", "_own_"}[model]+m.column, *m.stat(scope.models()[model]))
+					}
+				}
+			}
+		}
+		names, row = append(names, "label"), append(row, s.label)
+		number("runs", sum.Runs)
+		number("nodes_better", sum.Better)
+		number("nodes_worse", sum.Worse)
+		number("nodes_equal", sum.Equal)
+		number("nodes_unknown", sum.Unknown)
 		add("nodes", sum.Nodes)
 		add("rounds", sum.Rounds)
 		add("messages", sum.Messages)
 		add("bytes_sent", sum.Bytes)
 		add("virtual_seconds", sum.VirtualSeconds)
 		add("disagreement", sum.Disagreement)
-		for _, scope := range []struct {
-			name string
-			Compare
-		}{{"all_rows", sum.AllRows}, {"mean_of_nodes", sum.Mean}, {"worst_node", sum.Worst}} {
-			for _, side := range []struct {
-				name string
-				MetricStats
-			}{{"_local", scope.Local}, {"_federated", scope.Federated}} {
-				add(scope.name+side.name+"_accuracy", side.Accuracy)
-				add(scope.name+side.name+"_f1", side.F1)
-				add(scope.name+side.name+"_roc_auc", side.ROCAUC)
-			}
-		}
+		figures(ofClasses.metrics, alone, federated)
+		figures(ofNumbers.metrics, alone, federated)
+		figures(metrics[:], own)
+		number("nodes_own_better", sum.OwnBetter)
+		number("nodes_own_worse", sum.OwnWorse)
+		number("nodes_own_equal", sum.OwnEqual)
+		number("nodes_own_unknown", sum.OwnUnknown)
 		if i == 0 {
 			if err := w.Write(names); err != nil {
 				return err

@@ -6,6 +6,7 @@ import (
 	"image/color"
 	"math"
 	"slices"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
@@ -19,18 +20,16 @@ func figures(all []setting) []figure {
 	round := func(p sim.Point) float64 { return float64(p.Round) }
 	bytes := func(p sim.Point) float64 { return float64(p.Bytes) }
 	seconds := func(p sim.Point) float64 { return p.Virtual.Seconds() }
-	accuracy := func(p sim.Point) *float64 { return p.AllRows.Accuracy }
-	auc := func(p sim.Point) *float64 { return p.AllRows.ROCAUC }
-	alone := func(s setting) Stat { return s.summary().AllRows.Local.Accuracy }
-	aloneAUC := func(s setting) Stat { return s.summary().AllRows.Local.ROCAUC }
-	return []figure{
-		metricFigure("accuracy-rounds", "Accuracy against rounds", "Accuracy, all test rows", all, inRounds, round, accuracy, alone),
-		metricFigure("auc-rounds", "Area under the ROC curve against rounds", "ROC AUC, all test rows", all, inRounds, round, auc, aloneAUC),
-		metricFigure("accuracy-bytes", "Accuracy against bytes sent", "Accuracy, all test rows", all, inBytes, bytes, accuracy, alone),
-		metricFigure("accuracy-time", "Accuracy against virtual time", "Accuracy, all test rows", all, inTime, seconds, accuracy, alone),
-		disagreementFigure(all, round),
-		gainFigure(all),
+	var list []figure
+	for _, k := range []kind{ofClasses, ofNumbers} {
+		list = append(list,
+			metricFigure("rounds", "rounds", all, inRounds, round, k.lead),
+			metricFigure("rounds", "rounds", all, inRounds, round, k.second),
+			metricFigure("bytes", "bytes sent", all, inBytes, bytes, k.lead),
+			metricFigure("time", "virtual time", all, inTime, seconds, k.lead),
+		)
 	}
+	return append(list, disagreementFigure(all, round), gainFigure(all, ofClasses), gainFigure(all, ofNumbers), rocFigure(all), calibrationFigure(all))
 }
 
 const (
@@ -116,7 +115,7 @@ func spaced(path []vg.Point, i, n int, distance vg.Length) (at []vg.Point) {
 
 func bandColor(i int) color.NRGBA {
 	c := paletteOf(i)
-	c.A = 0x33
+	c.A = bandAlpha
 	return c
 }
 
@@ -124,6 +123,7 @@ func bandColor(i int) color.NRGBA {
 type level struct {
 	y     float64
 	style draw.LineStyle
+	text  string // in the legend, "" = none
 }
 
 // Plot implements plot.Plotter.
@@ -182,71 +182,148 @@ func bands(all []setting, what string) (banded []bool, note []entry) {
 	return banded, []entry{{text: fmt.Sprintf("%s of %d to %d seeds", what, least, most), band: shade}}
 }
 
-var shade = color.NRGBA{muted.R, muted.G, muted.B, 0x33}
+var shade = color.NRGBA{muted.R, muted.G, muted.B, bandAlpha}
 
-// metricFigure follows a metric, beside what nodes reach alone.
-func metricFigure(name, caption, title string, all []setting, q quantity, x func(sim.Point) float64, y func(sim.Point) *float64, alone func(setting) Stat) figure {
-	f := figure{name: name, caption: caption, height: lineHeight}
+// metricFigure follows a metric, beside what nodes reach alone and, where there
+// is one setting, what they reach in the end with a part of their own.
+func metricFigure(against, words string, all []setting, q quantity, x func(sim.Point) float64, m metric) figure {
+	f := figure{name: m.file + "-" + against, caption: title(m.name) + " against " + words, height: lineHeight}
 	lines := make([][]segment, len(all))
-	lo, hi := math.Inf(1), math.Inf(-1)
 	for i, s := range all {
-		lines[i] = s.line(x, y, meanSD)
+		lines[i] = s.line(x, func(p sim.Point) *float64 { return m.of(metricsOf(p.AllRows)) }, meanSD)
 	}
-	xAxis := along(q, lines)
-	banded, note := bands(all, "± standard deviation")
+	levels := baseline(all, lines, m, alone, "each node alone", []vg.Length{4, 3})
+	if len(all) == 1 && all[0].own() != "" {
+		levels = append(levels, baseline(all, lines, m, own, "with "+all[0].own()+", in the end", []vg.Length{1, 2.5})...)
+	}
+	lo, hi, beyond := math.Inf(1), math.Inf(-1), false
+	within := func(v *float64) {
+		beyond = beyond || *v < m.least
+		*v = min(m.most, max(m.least, *v))
+		lo, hi = min(lo, *v), max(hi, *v)
+	}
 	for i := range lines {
 		for _, s := range lines[i] {
 			for j := range s {
-				s[j].low, s[j].high = max(0, s[j].low), min(1, s[j].high)
-				lo, hi = min(lo, s[j].low), max(hi, s[j].high)
+				for _, v := range []*float64{&s[j].y, &s[j].low, &s[j].high} {
+					within(v)
+				}
 			}
 		}
 	}
 	if lo > hi {
 		return f
 	}
-	f.legend = legendOf(all, lines)
-	base, levels := baseline(all, lines, alone)
-	for _, l := range levels {
-		lo, hi = min(lo, l.y), max(hi, l.y)
+	for i := range levels {
+		within(&levels[i].y)
 	}
-	f.plot = newPlot(xAxis, share(title, lo, hi))
+	xAxis := along(q, lines)
+	banded, note := bands(all, "± standard deviation")
+	f.legend = legendOf(all, lines)
+	for _, l := range levels {
+		if l.text != "" {
+			style := l.style
+			style.Color = muted
+			f.legend = append(f.legend, entry{text: l.text, line: &style})
+		}
+	}
+	f.legend = append(f.legend, note...)
+	yTitle := title(m.name) + ", all test rows"
+	if m.lower {
+		yTitle += " (lower is better)"
+	}
+	var yAxis axis
+	switch {
+	case m.most == 1 && m.least == 0:
+		yAxis = share(yTitle, lo, hi)
+	case m.lower && hi > farApart*lo:
+		yAxis = logarithmic(yTitle, lines, levels)
+	default:
+		yAxis = around(yTitle, lo, hi, m.least, m.most)
+	}
+	if beyond && m.least < 0 {
+		f.legend = append(f.legend, entry{text: fmt.Sprintf("what is below %s is drawn there", count(m.least))})
+	}
+	f.plot = newPlot(xAxis, yAxis)
 	for _, l := range levels {
 		f.plot.Add(l)
 	}
 	f.plot.Add(curves{lines: lines, banded: banded, markers: len(all) > 1, width: lineWidth})
-	f.legend = append(append(f.legend, base...), note...)
 	return f
 }
 
-// baseline is what nodes reach alone: one line where it is the same for all
-// settings, else one for each, as long as that does not fill the plot.
-func baseline(all []setting, lines [][]segment, alone func(setting) Stat) (legend []entry, levels []level) {
-	var at []Stat
-	var of []int
-	for i, s := range all {
-		if v := alone(s); len(lines[i]) > 0 && v.N > 0 {
-			at, of = append(at, v), append(of, i)
+// farApart is the ratio of the largest error to the smallest from which on they
+// need a logarithmic axis.
+const farApart = 20
+
+// logarithmic makes a y axis of decades for errors, and turns lines and levels
+// into its numbers. What is 0 or lower is drawn at its lower end.
+func logarithmic(title string, lines [][]segment, levels []level) axis {
+	var all []*float64
+	for _, l := range lines {
+		for _, s := range l {
+			for j := range s {
+				all = append(all, &s[j].y, &s[j].low, &s[j].high)
+			}
 		}
 	}
-	if len(at) == 0 {
-		return nil, nil
+	for i := range levels {
+		all = append(all, &levels[i].y)
 	}
-	one := draw.LineStyle{Color: muted, Width: 1.1, Dashes: []vg.Length{4, 3}}
-	lo := slices.MinFunc(at, func(a, b Stat) int { return cmp.Compare(a.Mean, b.Mean) }).Mean
-	hi := slices.MaxFunc(at, func(a, b Stat) int { return cmp.Compare(a.Mean, b.Mean) }).Mean
-	if hi-lo < 0.001 {
-		return []entry{{text: "each node alone", line: &one}}, []level{{(lo + hi) / 2, one}}
+	lo, hi := math.Inf(1), math.Inf(-1)
+	for _, l := range lines { // a band may come down to 0
+		for _, s := range l {
+			for _, p := range s {
+				if p.y > 0 {
+					lo, hi = min(lo, p.y), max(hi, p.high)
+				}
+			}
+		}
 	}
-	if len(at) > 4 {
-		return nil, nil
+	for _, l := range levels {
+		if l.y > 0 {
+			lo, hi = min(lo, l.y), max(hi, l.y)
+		}
 	}
-	for j, v := range at {
-		style := one
-		style.Color = paletteOf(of[j])
-		levels = append(levels, level{v.Mean, style})
+	a, _ := decades(title, lo, hi, false)
+	for _, v := range all {
+		*v = math.Log10(max(*v, math.Pow(10, a.min)))
 	}
-	return []entry{{text: "each node alone, in the same colour", line: &one}}, levels
+	return a
+}
+
+// title begins an axis or a caption with a capital letter.
+func title(name string) string {
+	if name == "ROC AUC" {
+		return "Area under the ROC curve"
+	}
+	return strings.ToUpper(name[:1]) + name[1:]
+}
+
+// baseline is what a model reaches in the end, such as nodes alone: one line where
+// it is the same for all settings, else one for each, as long as that does not
+// fill the plot. The first line has the text for the legend.
+func baseline(all []setting, lines [][]segment, m metric, of model, text string, dashes []vg.Length) (levels []level) {
+	lo, hi := math.Inf(1), math.Inf(-1)
+	for i, s := range all {
+		rows := s.summary().AllRows
+		if v := m.stat(rows.models()[of]); len(lines[i]) > 0 && v.N > 0 {
+			levels = append(levels, level{y: v.Mean, style: draw.LineStyle{Color: paletteOf(i), Width: 1.1, Dashes: dashes}})
+			lo, hi = min(lo, v.Mean), max(hi, v.Mean)
+		}
+	}
+	if len(levels) == 0 {
+		return nil
+	}
+	style := draw.LineStyle{Color: muted, Width: 1.1, Dashes: dashes}
+	if hi-lo < 0.001*max(1, math.Abs(hi)) {
+		return []level{{y: lo + (hi-lo)/2, style: style, text: text}}
+	}
+	if len(levels) > 4 {
+		return nil
+	}
+	levels[0].text = text + ", in the same colour"
+	return levels
 }
 
 // disagreementFigure has a line of its own for exact agreement, which a
@@ -295,7 +372,7 @@ func disagreementFigure(all []setting, x func(sim.Point) float64) figure {
 	banded, note := bands(all, "least to greatest")
 	f.plot = newPlot(xAxis, yAxis)
 	if zeros && lo <= hi {
-		f.plot.Add(level{zero, draw.LineStyle{Color: muted, Width: 0.8, Dashes: []vg.Length{2, 2}}})
+		f.plot.Add(level{y: zero, style: draw.LineStyle{Color: muted, Width: 0.8, Dashes: []vg.Length{2, 2}}})
 	}
 	f.plot.Add(curves{lines: lines, banded: banded, markers: len(all) > 1, width: lineWidth})
 	f.legend = append(legendOf(all, lines), note...)

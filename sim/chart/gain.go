@@ -19,24 +19,48 @@ const (
 	namedMarks = 160
 )
 
-// gainFigure shows what each node gains over training alone: by name where all
-// settings have the same, few nodes, else in order.
-func gainFigure(all []setting) figure {
-	f := figure{name: "gain-nodes", caption: "What each node gains over training alone", height: lineHeight}
-	some := false
-	for _, s := range all {
-		some = some || slices.ContainsFunc(s.nodes, func(n nodeStat) bool { return n.gain.N > 0 })
-	}
-	switch {
-	case !some:
-		return f
-	case len(all) <= len(palette) && len(all)*len(all[0].nodes) <= namedMarks && sameNodes(all):
-		return namedGains(f, all)
-	}
-	return orderedGains(f, all)
+// gainSeries is what the plot of gains shows in one colour.
+type gainSeries struct {
+	setting
+	name string
+	of   model
 }
 
-func sameNodes(all []setting) bool {
+// gainFigure shows what each node gains over training alone, at the settings
+// whose target is of a kind: by name where all have the same, few nodes, else in
+// order. One setting has a second series, of what nodes gain with a part of
+// their own.
+func gainFigure(all []setting, k kind) figure {
+	f := figure{name: "gain-nodes", caption: "What each node gains over training alone", height: lineHeight}
+	if k.numeric() {
+		f.name = "rmse-" + f.name
+	}
+	var series []gainSeries
+	for _, s := range all {
+		if s.numeric() == k.numeric() && slices.ContainsFunc(s.nodes, func(n nodeStat) bool { return n.gains[federated].N > 0 }) {
+			series = append(series, gainSeries{s, s.name(), federated})
+		}
+	}
+	if len(series) == 0 {
+		return f
+	}
+	first := series[0].setting
+	single := len(all) == 1
+	if single {
+		series[0].name = "federated"
+		if part := first.own(); part != "" {
+			series = append(series, gainSeries{first, "with " + part, own})
+		}
+	} else {
+		f.caption += ", federated"
+	}
+	if len(series) <= len(palette) && len(series)*len(first.nodes) <= namedMarks && sameNodes(series) {
+		return namedGains(f, series, k, single)
+	}
+	return orderedGains(f, series, k)
+}
+
+func sameNodes(all []gainSeries) bool {
 	first := all[0].nodes
 	for _, s := range all {
 		if len(s.nodes) > namedNodes || !slices.EqualFunc(first, s.nodes, func(a, b nodeStat) bool {
@@ -48,14 +72,31 @@ func sameNodes(all []setting) bool {
 	return true
 }
 
-const points = 100 // percentage points in 1
+// scale is what a gain is multiplied with to be plotted: a share is plotted in
+// percentage points.
+func (k kind) scale() float64 {
+	if k.numeric() {
+		return 1
+	}
+	return 100
+}
 
-const gainTitle = "Accuracy gained over training alone (percentage points)"
+// gained is the title of an axis of gains, on which it is better to be on that
+// side of 0.
+func (k kind) gained(side string) string {
+	if k.numeric() {
+		return "RMSE alone less RMSE with the federation (" + side + " 0 is better)"
+	}
+	return "Accuracy gained over training alone (percentage points)"
+}
 
 // gainAxis holds 0 and all gains.
 func gainAxis(title string, lo, hi float64) axis {
 	lo, hi = min(lo, 0), max(hi, 0)
-	pad := max(0.2, 0.04*(hi-lo))
+	pad := 0.04 * (hi - lo)
+	if !(pad > 0) {
+		pad = 0.2
+	}
 	return linear(title, lo-pad, hi+pad, 1, func(v float64, decimals int) string {
 		if math.Abs(v) < 1e-9 {
 			return "0"
@@ -67,78 +108,116 @@ func gainAxis(title string, lo, hi float64) axis {
 	})
 }
 
-// bars draws a row for each node, the first on top.
-type bars struct {
-	rows [][]Stat // by row, by setting; in percentage points
+// gainMark is a gain with what its thin line spans, in the plot's unit.
+type gainMark struct {
+	Stat
+	low, high float64
 }
 
-var stripe = color.NRGBA{grid.R, grid.G, grid.B, 0x55}
+// bars draws a row for each node, the first on top: a bar and a mark below it,
+// or a mark for each setting.
+type bars struct {
+	rows   [][]gainMark // by row, by series
+	single bool         // all series are of one setting
+}
+
+var stripe = color.NRGBA{grid.R, grid.G, grid.B, stripeAlpha}
 
 // Plot implements plot.Plotter.
 func (b bars) Plot(c draw.Canvas, p *plot.Plot) {
 	toX, toY := p.Transforms(&c)
 	row := toY(1) - toY(0)
 	zero := toX(0)
-	for i, stats := range b.rows {
+	for i, marks := range b.rows {
 		mid := toY(float64(len(b.rows) - 1 - i))
-		if len(stats) > 1 && i%2 == 0 { // so that a node's marks are seen to be its own
-			c.FillPolygon(stripe, []vg.Point{{X: c.Min.X, Y: mid - row/2}, {X: c.Max.X, Y: mid - row/2}, {X: c.Max.X, Y: mid + row/2}, {X: c.Min.X, Y: mid + row/2}})
+		if len(marks) > 1 && i%2 == 0 { // so that a node's marks are seen to be its own
+			c.FillPolygon(stripe, rectangle(c.Min.X, mid-row/2, c.Max.X, mid+row/2))
 		}
-		for j, s := range stats {
-			if s.N == 0 {
+		for j, m := range marks {
+			if m.N == 0 {
 				continue
 			}
-			x, y, half := toX(s.Mean), mid, row*0.32
-			fill := paletteOf(j)
-			if len(stats) > 1 {
-				y = mid + row*0.6*(0.5-(vg.Length(j)+0.5)/vg.Length(len(stats)))
-			} else {
-				if s.Mean < 0 {
+			x, y := toX(m.Mean), mid+row*0.8*(0.5-(vg.Length(j)+0.5)/vg.Length(len(marks)))
+			bar, whisker := b.single && j == 0, ink
+			if bar {
+				half, fill := row*0.32, paletteOf(0)
+				if len(marks) > 1 {
+					half = row * 0.18
+				}
+				if m.Mean < 0 {
 					fill = loses
 				}
-				c.FillPolygon(fill, []vg.Point{{X: zero, Y: y - half}, {X: x, Y: y - half}, {X: x, Y: y + half}, {X: zero, Y: y + half}})
-			}
-			if s.N > 1 {
-				whisker := draw.LineStyle{Color: ink, Width: 0.8}
-				if len(stats) > 1 {
-					whisker.Color = fill
+				c.FillPolygon(fill, rectangle(zero, y-half, x, y+half))
+				if x == zero {
+					c.StrokeLine2(draw.LineStyle{Color: muted, Width: 2.4}, zero, y-half, zero, y+half)
 				}
-				c.StrokeLine2(whisker, toX(s.Mean-s.SD), y, toX(s.Mean+s.SD), y)
+			} else {
+				whisker = paletteOf(b.color(j))
 			}
-			if len(stats) > 1 {
-				c.DrawGlyph(markerStyle(j), vg.Point{X: x, Y: y})
-			} else if math.Abs(s.Mean) < 1e-9 {
-				c.StrokeLine2(draw.LineStyle{Color: muted, Width: 2.4}, zero, y-half, zero, y+half)
+			if m.low < m.high {
+				c.StrokeLine2(draw.LineStyle{Color: whisker, Width: 0.8}, toX(m.low), y, toX(m.high), y)
+			}
+			if !bar {
+				c.DrawGlyph(markerStyle(b.color(j)), vg.Point{X: x, Y: y})
 			}
 		}
 	}
 	c.StrokeLine2(draw.LineStyle{Color: ink, Width: 0.8}, zero, c.Min.Y, zero, c.Max.Y)
 }
 
-func (s Stat) times(f float64) Stat { return Stat{s.N, s.Mean * f, s.SD * f} }
+// color is the place of a series in the palette. Beside a bar stands no mark in
+// the colour of one that loses.
+func (b bars) color(series int) int {
+	if b.single {
+		return series * int(own)
+	}
+	return series
+}
 
-// namedGains has the nodes that gain most in the first setting on top.
-func namedGains(f figure, all []setting) figure {
-	order := byGain(all[0].nodes)
+func rectangle(left, bottom, right, top vg.Length) []vg.Point {
+	return []vg.Point{{X: left, Y: bottom}, {X: right, Y: bottom}, {X: right, Y: top}, {X: left, Y: top}}
+}
+
+// mark is a node's gain in a series.
+func (s gainSeries) mark(n nodeStat) gainMark {
+	g, by := n.gains[s.of], s.kind.scale()
+	m := gainMark{Stat: Stat{g.N, g.Mean * by, g.SD * by}}
+	m.low, m.high = m.Mean-m.SD, m.Mean+m.SD
+	if s.of == federated && n.interval != nil {
+		m.low, m.high = by*n.interval[0], by*n.interval[1]
+	}
+	return m
+}
+
+// namedGains has the nodes that gain most in the first series on top.
+func namedGains(f figure, series []gainSeries, k kind, single bool) figure {
+	nodes := series[0].nodes
+	order := byGain(nodes)
 	y := axis{}
-	var b bars
+	b := bars{single: single}
 	lo, hi := 0.0, 0.0
 	style := textStyle(9.5, muted)
-	spread := false
-	for row, i := range order {
-		var stats []Stat
-		for _, s := range all {
-			gain := s.nodes[i].gain.times(points)
-			if gain.N > 0 {
-				lo, hi = min(lo, gain.Mean-gain.SD), max(hi, gain.Mean+gain.SD)
-				spread = spread || gain.N > 1
-			}
-			stats = append(stats, gain)
+	var notes []string
+	note := func(some bool, text string) {
+		if some && !slices.Contains(notes, text) {
+			notes = append(notes, text)
 		}
-		b.rows = append(b.rows, stats)
-		node := all[0].nodes[i]
+	}
+	for row, i := range order {
+		var marks []gainMark
+		for _, s := range series {
+			m := s.mark(s.nodes[i])
+			if m.N > 0 {
+				lo, hi = min(lo, m.Mean, m.low), max(hi, m.Mean, m.high)
+				note(m.N > 1, "mean of the seeds; a thin line is ± standard deviation")
+				note(m.N == 1 && m.low < m.high, "a thin line is the 95 % interval")
+			}
+			marks = append(marks, m)
+		}
+		b.rows = append(b.rows, marks)
+		node := nodes[i]
 		most := 1.9 * vg.Inch
-		if stats[0].N == 0 {
+		if marks[0].N == 0 {
 			most = 1.3 * vg.Inch
 		}
 		label := node.title()
@@ -147,36 +226,36 @@ func namedGains(f figure, all []setting) figure {
 			label = fit(node.title(), style, most)
 		}
 		label = fit(label, style, most)
-		if stats[0].N == 0 {
+		if marks[0].N == 0 {
 			label += " (unknown)"
 		}
 		y.ticks = append(y.ticks, plot.Tick{Value: float64(len(order) - 1 - row), Label: label})
 	}
 	y.min, y.max = -0.6, float64(len(order))-0.4
-	x := gainAxis(gainTitle, lo, hi)
-	x.grid = true
-	f.plot = newPlot(x, y)
+	f.plot = newPlot(gainAxis(k.gained("right of"), lo, hi), y)
 	f.plot.Add(b)
 	height := vg.Length(12.5)
 	if len(order) <= 12 {
 		height = 18
 	}
-	if len(all) > 1 {
-		height = max(height, vg.Length(len(all))*5.5)
+	if len(series) > 1 {
+		height = max(height+2, vg.Length(len(series))*5.5)
 	}
 	f.height = vg.Length(len(order))*height + 44
-	note := ""
-	if spread {
-		note = "mean of the seeds; the thin line is ± standard deviation"
-	}
-	if len(all) > 1 {
-		for i, s := range all {
-			marker := markerStyle(i)
-			f.legend = append(f.legend, entry{text: fit(s.name(), textStyle(9.5, ink), figureWidth-2*margin-swatch-5), marker: &marker})
+	for i, s := range series {
+		e := entry{text: fit(s.name, textStyle(9.5, ink), figureWidth-2*margin-swatch-5)}
+		switch marker := markerStyle(b.color(i)); {
+		case len(series) == 1:
+			continue // says itself what it is
+		case single && i == 0:
+			e.band = paletteOf(0)
+		default:
+			e.marker = &marker
 		}
+		f.legend = append(f.legend, e)
 	}
-	if note != "" {
-		f.legend = append(f.legend, entry{text: note})
+	for _, n := range notes {
+		f.legend = append(f.legend, entry{text: n})
 	}
 	return f
 }
@@ -188,7 +267,7 @@ func byGain(nodes []nodeStat) []int {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		x, y := nodes[a].gain, nodes[b].gain
+		x, y := nodes[a].gains[federated], nodes[b].gains[federated]
 		if (x.N == 0) != (y.N == 0) {
 			return y.N - x.N
 		}
@@ -200,16 +279,16 @@ func byGain(nodes []nodeStat) []int {
 // drawnPoints is how many points a curve of many nodes keeps.
 const drawnPoints = 1000
 
-// orderedGains has all nodes of all runs of a setting as one falling curve.
-func orderedGains(f figure, all []setting) figure {
-	lines := make([][]segment, len(all))
+// orderedGains has all nodes of all runs of a series as one falling curve.
+func orderedGains(f figure, series []gainSeries, k kind) figure {
+	lines := make([][]segment, len(series))
 	lo, hi := 0.0, 0.0
-	for i, s := range all {
+	for i, s := range series {
 		var values []float64
 		for _, r := range s.runs {
 			for _, n := range r.Result.Results.Nodes {
-				if gain, ok := gainOf(n.Pair); ok {
-					values = append(values, points*gain)
+				if gain, ok := k.gain(n.Local, reports(n.Pair)[s.of]); ok {
+					values = append(values, k.scale()*gain)
 				}
 			}
 		}
@@ -233,19 +312,19 @@ func orderedGains(f figure, all []setting) figure {
 		}
 		lines[i] = []segment{thin(seg)}
 		style := lineStyle(i)
-		e := entry{line: &style, text: fmt.Sprintf("%s: %s %% better, %s %% worse", fit(s.name(), textStyle(9.5, ink), 4*vg.Inch),
+		e := entry{line: &style, text: fmt.Sprintf("%s: %s %% better, %s %% worse", fit(s.name, textStyle(9.5, ink), 4*vg.Inch),
 			percent(better, len(values)), percent(worse, len(values)))}
 		f.legend = append(f.legend, e)
 	}
 	width := lineWidth
-	if len(all) > 1 {
+	if len(series) > 1 {
 		width = 1.1 // for they lie on each other
 	}
 	f.plot = newPlot(
 		linear("Nodes, those that gain most first (%)", 0, 100, 1, decimal),
-		gainAxis("Accuracy gained (percentage points)", lo, hi),
+		gainAxis(k.gained("above"), lo, hi),
 	)
-	f.plot.Add(level{0, draw.LineStyle{Color: ink, Width: 0.8}}, curves{lines: lines, banded: make([]bool, len(all)), width: width})
+	f.plot.Add(level{y: 0, style: draw.LineStyle{Color: ink, Width: 0.8}}, curves{lines: lines, banded: make([]bool, len(series)), width: width})
 	return f
 }
 

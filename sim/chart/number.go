@@ -65,13 +65,41 @@ func count(v float64) string {
 }
 
 // ratio writes an accuracy and the like.
-func ratio(v float64) string { return strconv.FormatFloat(v, 'f', 3, 64) }
+func ratio(v float64) string {
+	if math.Abs(v) >= 1000 { // R² of a model that is nowhere near
+		return Quantity(v)
+	}
+	return minus(strconv.FormatFloat(v, 'f', 3, 64))
+}
+
+// Quantity writes a number with a unit, in four digits that count.
+func Quantity(v float64) string {
+	a := math.Abs(v)
+	if a != 0 && (a < 1e-3 || a >= 1e6) {
+		return minus(strconv.FormatFloat(v, 'g', 4, 64))
+	}
+	decimals := 3
+	if a >= 1 {
+		decimals -= int(math.Log10(a))
+	}
+	return minus(strconv.FormatFloat(v, 'f', max(0, decimals), 64))
+}
+
+// minus replaces the hyphen that stands for a sign.
+func minus(s string) string {
+	if strings.HasPrefix(s, "-") {
+		return "−" + s[1:]
+	}
+	return s
+}
 
 // signed writes a difference of accuracies in percentage points.
-func signed(v float64) string {
-	s := strconv.FormatFloat(math.Abs(100*v), 'f', 1, 64)
+func signed(v float64) string { return sign(strconv.FormatFloat(math.Abs(100*v), 'f', 1, 64), v) }
+
+// sign puts that of v before what is written of its size, unless that is zero.
+func sign(s string, v float64) string {
 	switch {
-	case s == "0.0":
+	case strings.Trim(s, "0.") == "":
 		return s
 	case v < 0:
 		return "−" + s

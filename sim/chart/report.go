@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -32,42 +33,55 @@ type reportPage struct {
 	Title     string
 	Lead      string
 	Notes     []string
+	Kinds     []reportKind
 	Settings  []reportSetting
 	Figures   []reportFigure
 	Replays   []replay
 	Unlisted  int // replays left out
 	Labelled  bool
 	Deviation bool // some setting has several runs
+	Intervals bool // some figure has one
+	Own       bool // some node has a part of its own
+	Fair      bool // some setting tells groups apart
+	Searched  bool // some setting has searched
 	Real      bool // some run had real nodes
+}
+
+// reportKind is the settings whose target is of one kind, which share a table.
+type reportKind struct {
+	Metrics, Models []string
+	Settings        []reportSetting
 }
 
 type reportSetting struct {
 	Label                                                   string
 	Runs                                                    string
+	Metrics, Models                                         []string
+	Gain                                                    string // in what it is
 	Scopes                                                  []reportScope
 	Rounds, Messages, Bytes, Time, Disagreement, Unfinished string
 	Verdict, Extremes                                       string
 	ScenarioFile, Scenario                                  string
 	Nodes                                                   []reportNode
-	Total                                                   int
+	Total, Columns                                          int
+	Fairness                                                *reportFairness
+	Search                                                  *reportSearch
 }
+
+// cell is a figure, what is small below it, and whether it is better or worse
+// than that of training alone: up, down or "".
+type cell struct{ Value, Small, Class string }
 
 type reportScope struct {
 	Name    string
-	Metrics []reportPair
-}
-
-// reportPair is a metric alone and with the federation.
-type reportPair struct {
-	Local, Federated string
-	Class            string // up, down, or "" where the figures are the same or one is missing
+	Metrics [][]cell // by metric, by model
 }
 
 type reportNode struct {
-	Nation, Name, TrainRows, TestRows string
-	Metrics                           []reportPair
-	Gain, Class                       string
-	Skipped                           string // nodes left out here, instead of a node
+	Nation, Name              string
+	TrainRows, TestRows, Gain cell
+	Metrics                   [][]cell
+	Skipped                   string // nodes left out here, instead of a node
 }
 
 type reportFigure struct {
@@ -90,8 +104,15 @@ func writeReport(w io.Writer, title string, all []setting, figures []drawing, no
 	runs := 0
 	for i, s := range all {
 		runs += len(s.runs)
+		r := s.report(scenarioFile(i, len(all)), max(20, maxNodes/len(all)))
+		p.Settings = append(p.Settings, r)
 		p.Deviation = p.Deviation || len(s.runs) > 1
-		p.Settings = append(p.Settings, s.report(scenarioFile(i, len(all)), max(20, maxNodes/len(all))))
+		p.Own = p.Own || s.own() != ""
+		p.Fair = p.Fair || r.Fairness != nil
+		p.Searched = p.Searched || r.Search != nil
+		for _, n := range s.nodes {
+			p.Intervals = p.Intervals || n.interval != nil
+		}
 		for _, r := range s.runs {
 			p.Real = p.Real || r.Real
 			if len(p.Replays) == maxReplays {
@@ -106,6 +127,11 @@ func writeReport(w io.Writer, title string, all []setting, figures []drawing, no
 				again.Command += " --real"
 			}
 			p.Replays = append(p.Replays, again)
+		}
+	}
+	for _, k := range []kind{ofClasses, ofNumbers} {
+		if t := kindTable(all, k); len(t.Settings) > 0 {
+			p.Kinds = append(p.Kinds, t)
 		}
 	}
 	p.Lead = plural(runs, "run")
@@ -137,12 +163,12 @@ func (s setting) report(scenarioFile string, mostNodes int) reportSetting {
 	if n := sum.Runs - sum.Done; n > 0 {
 		r.Unfinished = fmt.Sprintf("%d of %s did not come to the end", n, plural(sum.Runs, "run"))
 	}
-	for _, scope := range []struct {
-		name string
-		Compare
-	}{{"all rows", sum.AllRows}, {"mean of nodes", sum.Mean}, {"worst node", sum.Worst}} {
-		r.Scopes = append(r.Scopes, reportScope{scope.name, pairs(scope.Local, scope.Federated)})
+	for _, m := range s.kind.metrics {
+		r.Metrics = append(r.Metrics, m.name)
 	}
+	r.Models, r.Gain = s.models(), s.kind.lead.name
+	r.Columns = 5 + len(r.Metrics)*len(r.Models)
+	r.Fairness, r.Search = s.fairness(), s.search()
 	order := byGain(s.nodes)
 	r.Total = len(order)
 	for i, at := range order {
@@ -154,54 +180,118 @@ func (s setting) report(scenarioFile string, mostNodes int) reportSetting {
 				continue
 			}
 		}
-		r.Nodes = append(r.Nodes, s.nodes[at].report())
+		r.Nodes = append(r.Nodes, s.nodes[at].report(s.kind, len(r.Models)))
 	}
 	return r
 }
 
-func (n nodeStat) report() reportNode {
-	r := reportNode{
-		Nation: n.nation, Name: n.name, TrainRows: n.trainRows.Format(count), TestRows: n.testRows.Format(count),
-		Metrics: pairs(n.local, n.federated), Gain: n.gain.Format(signed),
+// kindTable sets alone beside federated, at the settings whose target is of a
+// kind.
+func kindTable(all []setting, k kind) (t reportKind) {
+	for _, m := range k.metrics {
+		t.Metrics = append(t.Metrics, m.name)
 	}
-	if n.gain.N > 1 {
-		r.Gain = signed(n.gain.Mean) + " ± " + strings.TrimPrefix(signed(n.gain.SD), "+")
-	}
-	r.Class = direction(n.gain.Mean)
-	return r
-}
-
-func pairs(local, federated MetricStats) (list []reportPair) {
-	for _, m := range [][2]Stat{{local.Accuracy, federated.Accuracy}, {local.F1, federated.F1}, {local.ROCAUC, federated.ROCAUC}} {
-		p := reportPair{Local: m[0].Format(ratio), Federated: m[1].Format(ratio)}
-		if m[0].N > 0 && m[1].N > 0 {
-			p.Class = direction(m[1].Mean - m[0].Mean)
+	t.Models = []string{"alone", "federated"}
+	var of []setting
+	for _, s := range all {
+		if s.numeric() != k.numeric() {
+			continue
 		}
-		list = append(list, p)
+		of = append(of, s)
+		switch part := s.own(); {
+		case part == "":
+		case len(t.Models) == 2:
+			t.Models = append(t.Models, part)
+		case t.Models[own] != part:
+			t.Models[own] = "own part"
+		}
+	}
+	for _, s := range of {
+		sum := s.summary()
+		r := reportSetting{Label: s.name()}
+		for i, scope := range []struct {
+			name string
+			Compare
+		}{{"all rows", sum.AllRows}, {"mean of nodes", sum.Mean}, {"worst node", sum.Worst}} {
+			var figures [models]MetricStats
+			for m, of := range scope.models() {
+				figures[m] = *of
+			}
+			cells := figureCells(k, figures, len(t.Models))
+			if i == 0 && len(s.runs) == 1 {
+				for m, report := range reports(s.runs[0].Result.Results.AllRows) {
+					for j, metric := range k.metrics {
+						if i := intervalOf(metric, report); i != nil && m < len(t.Models) {
+							cells[j][m].Small = metric.format(i[0]) + " to " + metric.format(i[1])
+						}
+					}
+				}
+			}
+			r.Scopes = append(r.Scopes, reportScope{scope.name, cells})
+		}
+		t.Settings = append(t.Settings, r)
+	}
+	return t
+}
+
+// figureCells are the figures by metric and by model, of the first models.
+func figureCells(k kind, figures [models]MetricStats, n int) (list [][]cell) {
+	for _, m := range k.metrics {
+		var row []cell
+		for i := range n {
+			than, s := m.stat(&figures[alone]), m.stat(&figures[i])
+			c := s.cell(m.format)
+			if than.N > 0 && s.N > 0 {
+				c.Class = m.direction(than.Mean, s.Mean)
+			}
+			row = append(row, c)
+		}
+		list = append(list, row)
 	}
 	return list
 }
 
-// direction is the class of a gain that can be seen in three decimals.
-func direction(gain float64) string {
-	switch {
-	case gain >= 0.0005:
-		return "up"
-	case gain <= -0.0005:
-		return "down"
+// cell has the mean, and below it the standard deviation of several values.
+func (s Stat) cell(number func(float64) string) cell {
+	c := cell{Value: Stat{N: min(s.N, 1), Mean: s.Mean}.Format(number)}
+	if s.N > 1 {
+		c.Small = "± " + number(s.SD)
 	}
-	return ""
+	return c
+}
+
+func (n nodeStat) report(k kind, models int) reportNode {
+	r := reportNode{
+		Nation: n.nation, Name: n.name, TrainRows: rowsCell(n.trainRows), TestRows: rowsCell(n.testRows),
+		Metrics: figureCells(k, n.figures, models), Gain: n.gains[federated].cell(k.signed),
+	}
+	r.Gain.Small = strings.Replace(r.Gain.Small, "+", "", 1)
+	if i := n.interval; i != nil {
+		r.Gain.Small = k.signed(i[0]) + " to " + k.signed(i[1])
+	}
+	if r.Gain.Value != k.signed(0) && n.gains[federated].N > 0 {
+		r.Gain.Class = ofClasses.lead.direction(0, math.Copysign(1, n.gains[federated].Mean))
+	}
+	return r
+}
+
+// rowsCell counts rows; those that are the same in all runs stand alone.
+func rowsCell(s Stat) cell {
+	if s.SD == 0 {
+		s.N = min(s.N, 1)
+	}
+	return s.cell(count)
 }
 
 // extremes names who gains most and who loses most.
 func (s setting) extremes() string {
-	order := slices.DeleteFunc(byGain(s.nodes), func(i int) bool { return s.nodes[i].gain.N == 0 })
+	order := slices.DeleteFunc(byGain(s.nodes), func(i int) bool { return s.nodes[i].gains[federated].N == 0 })
 	if len(order) < 2 {
 		return ""
 	}
 	best, worst := s.nodes[order[0]], s.nodes[order[len(order)-1]]
-	span := fmt.Sprintf("From the best to the worst: %s percentage points (%s) to %s (%s)",
-		signed(best.gain.Mean), best.title(), signed(worst.gain.Mean), worst.title())
+	span := fmt.Sprintf("From the best to the worst: %s %s (%s) to %s (%s)",
+		s.kind.signed(best.gains[federated].Mean), s.kind.unit(), best.title(), s.kind.signed(worst.gains[federated].Mean), worst.title())
 	if len(s.runs) > 1 {
 		span += ", each the mean over its runs"
 	}

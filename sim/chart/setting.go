@@ -14,6 +14,7 @@ import (
 type setting struct {
 	label string
 	runs  []Run
+	kind  kind
 	nodes []nodeStat // over all runs, by place
 }
 
@@ -32,9 +33,55 @@ func settingsOf(runs []Run) []setting {
 		all[i].runs = append(all[i].runs, r)
 	}
 	for i := range all {
+		all[i].kind = kindOf(all[i].runs)
 		all[i].nodes = all[i].nodeStats()
 	}
 	return all
+}
+
+// kindOf is that of the target of runs, which is a number if any error is known.
+func kindOf(runs []Run) kind {
+	for _, r := range runs {
+		if r.Result.Results.AllRows.Federated.RMSE != nil || slices.ContainsFunc(r.Result.Trace, func(p sim.Point) bool { return p.AllRows.RMSE != nil }) {
+			return ofNumbers
+		}
+	}
+	return ofClasses
+}
+
+// numeric tells whether the target is a number.
+func (s setting) numeric() bool { return s.kind.numeric() }
+
+// own is what each node has for itself, or "" where that is not known of any
+// model.
+func (s setting) own() string {
+	name := ""
+	for _, r := range s.runs {
+		if r.Result.Results.AllRows.Personal.Rows == 0 {
+			continue
+		}
+		part := "own part"
+		switch r.Result.Results.Personal {
+		case learn.Bias:
+			part = "own bias"
+		case learn.LastLayer:
+			part = "own last layer"
+		}
+		if name != "" && name != part {
+			return "own part"
+		}
+		name = part
+	}
+	return name
+}
+
+// models names those that the setting has figures of.
+func (s setting) models() []string {
+	names := []string{"alone", "federated"}
+	if part := s.own(); part != "" {
+		names = append(names, part)
+	}
+	return names
 }
 
 // nodeResults are a run's nodes by place; those that have no result, for they
@@ -63,11 +110,11 @@ func nodeResults(r sim.Result) []task.NodeResult {
 
 // nodeStat is a node over all runs of a setting.
 type nodeStat struct {
-	nation, name         string
-	trainRows, testRows  Stat
-	local, federated     MetricStats
-	gain                 Stat // accuracy of the federation's model less that of its own
-	better, worse, equal int  // runs, by that
+	nation, name        string
+	trainRows, testRows Stat
+	figures             [models]MetricStats
+	gains               [models]Stat    // over training alone
+	interval            *learn.Interval // of a single run's federated gain
 }
 
 // title is how a plot or a sentence calls the node.
@@ -90,10 +137,14 @@ func (s setting) nodeStats() []nodeStat {
 		nation, name string
 		nth          int
 	}
-	type samples struct{ train, test, gain, local, federated [3][]float64 }
+	type samples struct {
+		train, test []float64
+		figures     [models]values
+		gains       [models][]float64
+	}
 	places := map[key]int{}
 	var stats []nodeStat
-	var values []samples
+	var all []samples
 	for _, r := range s.runs {
 		seen := map[key]int{}
 		for _, n := range nodeResults(r.Result) {
@@ -105,43 +156,29 @@ func (s setting) nodeStats() []nodeStat {
 				i = len(stats)
 				places[k] = i
 				stats = append(stats, nodeStat{nation: n.Nation, name: n.Name})
-				values = append(values, samples{})
+				all = append(all, samples{})
 			}
-			v := &values[i]
-			v.train[0] = append(v.train[0], float64(n.TrainRows))
-			v.test[0] = append(v.test[0], float64(n.TestRows))
-			collect(&v.local, metricsOf(n.Local))
-			collect(&v.federated, metricsOf(n.Federated))
-			if gain, ok := gainOf(n.Pair); ok {
-				v.gain[0] = append(v.gain[0], gain)
-				switch {
-				case gain > 0:
-					stats[i].better++
-				case gain < 0:
-					stats[i].worse++
-				default:
-					stats[i].equal++
+			v := &all[i]
+			v.train = append(v.train, float64(n.TrainRows))
+			v.test = append(v.test, float64(n.TestRows))
+			for m, report := range reports(n.Pair) {
+				v.figures[m].collect(metricsOf(report))
+				if gain, ok := s.kind.gain(n.Local, report); ok && model(m) != alone {
+					v.gains[m] = append(v.gains[m], gain)
 				}
+			}
+			if len(s.runs) == 1 && !s.numeric() {
+				stats[i].interval = proper(n.Gain.Interval)
 			}
 		}
 	}
-	for i, v := range values {
-		stats[i].trainRows, stats[i].testRows, stats[i].gain = statOf(v.train[0]), statOf(v.test[0]), statOf(v.gain[0])
-		stats[i].local, stats[i].federated = metricStats(v.local), metricStats(v.federated)
+	for i, v := range all {
+		stats[i].trainRows, stats[i].testRows = statOf(v.train), statOf(v.test)
+		for m := range models {
+			stats[i].figures[m], stats[i].gains[m] = v.figures[m].stats(), statOf(v.gains[m])
+		}
 	}
 	return stats
-}
-
-func gainOf(p task.Pair) (float64, bool) {
-	local, federated := finite(p.Local.Accuracy), finite(p.Federated.Accuracy)
-	if local == nil || federated == nil {
-		return 0, false
-	}
-	return *federated - *local, true
-}
-
-func metricsOf(r learn.Report) task.Metrics {
-	return task.Metrics{Accuracy: r.Accuracy, F1: r.F1, ROCAUC: r.ROCAUC}
 }
 
 // finite is v, or nil where that is no number.

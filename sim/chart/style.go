@@ -38,22 +38,37 @@ var (
 	loses = palette[1]
 )
 
+// The opacities of bands and stripes.
+const (
+	bandAlpha   = 0x33
+	stripeAlpha = 0x55
+)
+
 // cssNames are the page's variables for the colours, in the notation of SVG.
 func cssNames() []string {
 	var pairs []string
-	for _, v := range []struct {
-		name string
-		color.NRGBA
-	}{{"--ink", ink}, {"--muted", muted}, {"--grid", grid}, {"--paper", paper}} {
-		pairs = append(pairs, css(v.NRGBA), "var("+v.name+")")
+	name := func(c color.NRGBA, name string) {
+		for _, c.A = range []uint8{0xff, bandAlpha, stripeAlpha} {
+			pairs = append(pairs, css(c), "var("+name+")")
+		}
 	}
+	name(ink, "--ink")
+	name(muted, "--muted")
+	name(grid, "--grid")
+	name(paper, "--paper")
 	for i, c := range palette {
-		pairs = append(pairs, css(c), fmt.Sprintf("var(--c%d)", i))
+		name(c, fmt.Sprintf("--c%d", i))
 	}
 	return pairs
 }
 
-func css(c color.NRGBA) string { return fmt.Sprintf("#%02X%02X%02X", c.R, c.G, c.B) }
+// css is how the drawing writes a colour: of one that lets through, the rest of
+// which goes into its opacity, the last bit is another.
+func css(c color.Color) string {
+	r, g, b, a := c.RGBA()
+	part := func(v uint32) int { return int(float64(v) * (255 / float64(a))) }
+	return fmt.Sprintf("#%02X%02X%02X", part(r), part(g), part(b))
+}
 
 func paletteOf(i int) color.NRGBA { return palette[i%len(palette)] }
 

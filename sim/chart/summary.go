@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"village/protocol/learn"
 	"village/protocol/task"
 )
 
@@ -59,17 +60,17 @@ func statOf(values []float64) Stat {
 	return s
 }
 
-// MetricStats are the three headline figures over runs.
-type MetricStats struct {
-	Accuracy Stat `json:"accuracy"`
-	F1       Stat `json:"f1"`
-	ROCAUC   Stat `json:"roc_auc"`
-}
-
-// Compare sets what nodes reach alone beside what the federation reaches.
+// Compare sets what nodes reach alone beside what the federation reaches, and
+// beside that with a part of each node's own.
 type Compare struct {
 	Local     MetricStats `json:"local"`
 	Federated MetricStats `json:"federated"`
+	Personal  MetricStats `json:"personal"`
+}
+
+// models are the figures, by model.
+func (c *Compare) models() [models]*MetricStats {
+	return [models]*MetricStats{&c.Local, &c.Federated, &c.Personal}
 }
 
 // Summary is a setting over all its runs.
@@ -79,7 +80,7 @@ type Summary struct {
 	Done  int    `json:"done"` // runs that came to their end
 	Nodes Stat   `json:"nodes"`
 	// AllRows is over the test rows of all nodes together, Mean the mean of the
-	// nodes, Worst the lowest value that any node has.
+	// nodes, Worst the worst value that any node has.
 	AllRows        Compare `json:"all_rows"`
 	Mean           Compare `json:"mean_of_nodes"`
 	Worst          Compare `json:"worst_node"`
@@ -89,12 +90,38 @@ type Summary struct {
 	VirtualSeconds Stat    `json:"virtual_seconds"`
 	Disagreement   Stat    `json:"disagreement"`
 	// Better, Worse and Equal count the nodes of all runs by whether the
-	// federation's model has a higher accuracy on the node's own test rows than
-	// the node's own model; Unknown are those without test rows or a result.
+	// federation's model has a higher accuracy, or a lower RMSE, on the node's
+	// own test rows than the model that it trains alone; Unknown are those
+	// without test rows or a result.
 	Better  int `json:"nodes_better"`
 	Worse   int `json:"nodes_worse"`
 	Equal   int `json:"nodes_equal"`
 	Unknown int `json:"nodes_unknown"`
+	// The same of the federation's model with a part of the node's own.
+	OwnBetter  int `json:"nodes_own_better"`
+	OwnWorse   int `json:"nodes_own_worse"`
+	OwnEqual   int `json:"nodes_own_equal"`
+	OwnUnknown int `json:"nodes_own_unknown"`
+}
+
+// Numeric tells whether the target is a number and not a class.
+func (s Summary) Numeric() bool {
+	for _, c := range []Compare{s.AllRows, s.Mean} {
+		for _, m := range c.models() {
+			if m.RMSE.N > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// kind is that of the target.
+func (s Summary) kind() kind {
+	if s.Numeric() {
+		return ofNumbers
+	}
+	return ofClasses
 }
 
 // Summarise sums up runs by label, in the order in which the labels came.
@@ -109,7 +136,7 @@ func Summarise(runs []Run) []Summary {
 func (s setting) summary() Summary {
 	sum := Summary{Label: s.label, Runs: len(s.runs)}
 	var nodes, rounds, messages, bytes, seconds, disagreement []float64
-	var local, federated [3][3][]float64 // by scope, by metric
+	var figures [3][models]values // by scope
 	for _, r := range s.runs {
 		res := r.Result
 		if res.Done {
@@ -120,52 +147,50 @@ func (s setting) summary() Summary {
 		bytes = append(bytes, float64(res.Bytes))
 		seconds = append(seconds, res.Virtual.Seconds())
 		disagreement = append(disagreement, res.Disagreement)
-		sum.Unknown += max(0, len(res.Nodes)-len(res.Results.Nodes))
+		without := max(0, len(res.Nodes)-len(res.Results.Nodes))
+		sum.Unknown, sum.OwnUnknown = sum.Unknown+without, sum.OwnUnknown+without
 		if res.Model == nil && len(res.Results.Nodes) == 0 {
 			continue // no model, hence no results
 		}
 		rounds = append(rounds, float64(res.Results.Rounds))
-		for i, p := range []task.MeanPair{
-			{Local: metricsOf(res.Results.AllRows.Local), Federated: metricsOf(res.Results.AllRows.Federated)}, res.Results.Mean, res.Results.Worst,
-		} {
-			collect(&local[i], p.Local)
-			collect(&federated[i], p.Federated)
+		for m, report := range reports(res.Results.AllRows) {
+			figures[0][m].collect(metricsOf(report))
+		}
+		for i, p := range []task.MeanPair{res.Results.Mean, res.Results.Worst} {
+			for m, v := range means(p) {
+				figures[1+i][m].collect(v)
+			}
 		}
 		for _, n := range res.Results.Nodes {
-			switch gain, ok := gainOf(n.Pair); {
-			case !ok:
-				sum.Unknown++
-			case gain > 0:
-				sum.Better++
-			case gain < 0:
-				sum.Worse++
-			default:
-				sum.Equal++
-			}
+			tell(s.kind, n.Local, n.Federated, &sum.Better, &sum.Worse, &sum.Equal, &sum.Unknown)
+			tell(s.kind, n.Local, n.Personal, &sum.OwnBetter, &sum.OwnWorse, &sum.OwnEqual, &sum.OwnUnknown)
 		}
 	}
 	sum.Nodes, sum.Rounds, sum.Messages, sum.Bytes = statOf(nodes), statOf(rounds), statOf(messages), statOf(bytes)
 	sum.VirtualSeconds, sum.Disagreement = statOf(seconds), statOf(disagreement)
 	for i, c := range []*Compare{&sum.AllRows, &sum.Mean, &sum.Worst} {
-		c.Local, c.Federated = metricStats(local[i]), metricStats(federated[i])
+		for m, to := range c.models() {
+			*to = figures[i][m].stats()
+		}
 	}
 	return sum
 }
 
-// collect appends the defined ones of a run's metrics.
-func collect(to *[3][]float64, m task.Metrics) {
-	for i, v := range []*float64{m.Accuracy, m.F1, m.ROCAUC} {
-		if v != nil {
-			to[i] = append(to[i], *v)
-		}
+// tell counts a node by whether a model does better than the node alone.
+func tell(k kind, local, with learn.Report, better, worse, equal, unknown *int) {
+	switch gain, ok := k.gain(local, with); {
+	case !ok:
+		*unknown++
+	case gain > 0:
+		*better++
+	case gain < 0:
+		*worse++
+	default:
+		*equal++
 	}
 }
 
-func metricStats(of [3][]float64) MetricStats {
-	return MetricStats{Accuracy: statOf(of[0]), F1: statOf(of[1]), ROCAUC: statOf(of[2])}
-}
-
-// Verdict says in one sentence who gains and who does not.
+// Verdict says who gains and who does not.
 func (s Summary) Verdict() string {
 	n := s.Better + s.Worse + s.Equal
 	if n == 0 {
@@ -179,19 +204,24 @@ func (s Summary) Verdict() string {
 	if s.Unknown > 0 {
 		end = fmt.Sprintf("; of %s more it is unknown.", count(float64(s.Unknown)))
 	}
-	do := func(some int) string {
+	do := func(some, of int) string {
 		switch {
 		case some == 0:
 			return "none does"
 		case some == 1:
 			return "1 does"
-		case some == n:
+		case some == of:
 			return "all do"
 		}
 		return count(float64(some)) + " do"
 	}
-	return fmt.Sprintf("%s, %s better with the federation's model than alone, %s worse, and %s the same, by accuracy on the node's own test rows%s",
-		of, do(s.Better), do(s.Worse), do(s.Equal), end)
+	sentence := fmt.Sprintf("%s, %s better with the federation's model than alone, %s worse, and %s the same, by %s on the node's own test rows%s",
+		of, do(s.Better, n), do(s.Worse, n), do(s.Equal, n), s.kind().lead.name, end)
+	if n := s.OwnBetter + s.OwnWorse + s.OwnEqual; n > 0 {
+		sentence += fmt.Sprintf(" With a part of its own in that model, %s better than alone, %s worse, and %s the same.",
+			do(s.OwnBetter, n), do(s.OwnWorse, n), do(s.OwnEqual, n))
+	}
+	return sentence
 }
 
 func plural(n int, what string) string {

@@ -232,8 +232,9 @@ type Table struct {
 }
 
 // Tables set the settings beside one another, means and standard deviations over
-// the seeds: what they reach, and what it takes.
-func (r Result) Tables() []Table {
+// the seeds: what they reach, those that predict classes apart from those that
+// predict numbers, and what it takes. The last columns matter least.
+func (r Result) Tables() (tables []Table) {
 	least, most := math.MaxInt, 0
 	for _, s := range r.Settings {
 		least, most = min(least, s.Runs), max(most, s.Runs)
@@ -245,23 +246,40 @@ func (r Result) Tables() []Table {
 	case most > 1:
 		of = fmt.Sprintf("; mean ± standard deviation of %d runs", most)
 	}
-	reached := [][]string{{"SETTING", "LOCAL ONLY", "FEDERATED", "WORST NODE", "ROC-AUC"}}
+	share := func(x float64) string { return fmt.Sprintf("%.3f", x) }
+	for _, k := range []struct {
+		numeric      bool
+		lead, second string
+		format       func(float64) string
+		of           func(chart.MetricStats) chart.Stat
+		beside       func(chart.MetricStats) chart.Stat
+	}{
+		{false, "accuracy", "ROC-AUC", share, func(m chart.MetricStats) chart.Stat { return m.Accuracy }, func(m chart.MetricStats) chart.Stat { return m.ROCAUC }},
+		{true, "RMSE", "R²", chart.Quantity, func(m chart.MetricStats) chart.Stat { return m.RMSE }, func(m chart.MetricStats) chart.Stat { return m.R2 }},
+	} {
+		rows := [][]string{{"SETTING", "LOCAL ONLY", "FEDERATED", "OWN PART", "WORST NODE", k.second}}
+		for _, s := range r.Settings {
+			if s.Numeric() != k.numeric {
+				continue
+			}
+			row := []string{s.Label}
+			for _, m := range []chart.MetricStats{s.AllRows.Local, s.AllRows.Federated, s.AllRows.Personal, s.Worst.Federated} {
+				row = append(row, k.of(m).Format(k.format))
+			}
+			rows = append(rows, append(row, k.beside(s.AllRows.Federated).Format(share)))
+		}
+		if len(rows) > 1 {
+			tables = append(tables, Table{k.lead + " on all test rows, and at the worst node federated" + of, rows})
+		}
+	}
 	taken := [][]string{{"SETTING", "DISAGREEMENT", "MESSAGES", "SENT", "VIRTUAL TIME"}}
-	part := func(x float64) string { return fmt.Sprintf("%.3f", x) }
 	for _, s := range r.Settings {
-		reached = append(reached, []string{
-			s.Label, s.AllRows.Local.Accuracy.Format(part), s.AllRows.Federated.Accuracy.Format(part),
-			s.Worst.Federated.Accuracy.Format(part), s.AllRows.Federated.ROCAUC.Format(part),
-		})
 		taken = append(taken, []string{
 			s.Label, s.Disagreement.Format(func(x float64) string { return fmt.Sprintf("%.2g", x) }),
 			s.Messages.Format(func(x float64) string { return fmt.Sprintf("%.0f", x) }), s.Bytes.Bytes(), s.VirtualSeconds.Seconds(),
 		})
 	}
-	return []Table{
-		{"accuracy and ROC-AUC on all test rows" + of, reached},
-		{"how far the nodes are apart in the end, and what all of them sent", taken},
-	}
+	return append(tables, Table{"how far the nodes are apart in the end, and what all of them sent", taken})
 }
 
 // size writes bytes for people.
