@@ -77,7 +77,7 @@ func (m *Member) rungApplication(now time.Duration, rung int) agree.Application 
 			if !ready || len(c.Updates) < m.fewestParts() {
 				return nil, false
 			}
-			c.End = m.end(of, c.Updates)
+			c.End = m.end(rung, c.Updates)
 			return m.encode(c), true
 		},
 		Judge: func(content []byte) agree.Verdict {
@@ -99,7 +99,7 @@ func (m *Member) rungApplication(now time.Duration, rung int) agree.Application 
 			if len(named) > 0 {
 				return agree.Pending // an update that is not here, or no update
 			}
-			if verdict == agree.Good && !sameEnd(c.End, m.end(of, c.Updates)) {
+			if verdict == agree.Good && !sameEnd(c.End, m.end(rung, c.Updates)) {
 				return agree.Bad
 			}
 			return verdict
@@ -125,14 +125,15 @@ func (m *Member) dispensable(now time.Duration, i int, round uint64) bool {
 }
 
 // end computes how a rung ends by held updates.
-func (m *Member) end(of task.Rung, cids []record.CID) task.RungEnd {
+func (m *Member) end(rung int, cids []record.CID) task.RungEnd {
+	round := m.task.Search.Rungs[rung].Round
 	updates := make([]task.Update, 0, len(cids))
 	for i := range m.seats {
-		if u := m.ended(i, of.Round); u != nil && slices.Contains(cids, u.CID) {
+		if u := m.ended(i, round); u != nil && slices.Contains(cids, u.CID) {
 			updates = append(updates, task.Update{Losses: u.Losses, Rows: u.Rows})
 		}
 	}
-	return of.End(m.kept, updates)
+	return m.task.End(rung, m.kept, updates)
 }
 
 func sameEnd(a, b task.RungEnd) bool {

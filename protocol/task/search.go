@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -89,12 +90,12 @@ type Space struct {
 func (s Space) Filled(e dataset.Encoding) Space {
 	fill(&s.Models, Regression(e), learn.MLP)
 	fill(&s.Hidden, []int{16}, []int{32})
-	fill(&s.LocalSteps, 2, 5, 10)
-	fill(&s.LearningRates, 0.02, 0.05, 0.1, 0.2, 0.5)
+	fill(&s.LocalSteps, 5, 10)
+	fill(&s.LearningRates, 0.05, 0.1, 0.2, 0.5)
 	fill(&s.L2, 1e-4, 1e-3, 1e-2, 3e-2, 0.1)
-	fill(&s.Optimizers, learn.SGD, learn.Momentum, learn.Adam)
+	fill(&s.Optimizers, learn.SGD, learn.Momentum)
 	fill(&s.Outers, learn.Plain, learn.Plain, learn.Nesterov, learn.OuterAdam, learn.OuterYogi)
-	fill(&s.OuterRates, 0.03, 0.1, 0.3)
+	fill(&s.OuterRates, 0.01, 0.03, 0.1)
 	return s
 }
 
@@ -105,8 +106,8 @@ func fill[T any](list *[]T, values ...T) {
 }
 
 // Draw draws candidates from a filled space by chance, each another one, as far
-// as there are so many; the same for a seed. The first is the task's default if the
-// space holds its model.
+// as there are so many, and of each model as many; the same for a seed. The first
+// is the task's default if the space holds its model.
 func (s Space) Draw(n int, t Task) []Candidate {
 	stream := rand.New(rand.NewChaCha8(sha256.Sum256(binary.BigEndian.AppendUint64([]byte("village search"), t.Seed))))
 	var list []Candidate
@@ -115,7 +116,7 @@ func (s Space) Draw(n int, t Task) []Candidate {
 	}
 	for tries := 0; len(list) < n && tries < 100*n; tries++ {
 		c := Candidate{
-			Model: draw(stream, s.Models), LocalSteps: draw(stream, s.LocalSteps), LearningRate: draw(stream, s.LearningRates),
+			Model: s.Models[len(list)%len(s.Models)], LocalSteps: draw(stream, s.LocalSteps), LearningRate: draw(stream, s.LearningRates),
 			L2: draw(stream, s.L2), Optimizer: draw(stream, s.Optimizers), Outer: draw(stream, s.Outers),
 		}
 		if hidden := draw(stream, s.Hidden); c.Model == learn.MLP {
@@ -139,36 +140,35 @@ func (s Space) Draw(n int, t Task) []Candidate {
 
 func draw[T any](stream *rand.Rand, values []T) T { return values[stream.IntN(len(values))] }
 
+// parsimony is what the loss of a perceptron is multiplied with before it is
+// compared with those of regressions: losses on few rows are near each other by
+// chance, and then the simpler model is the one to trust.
+const parsimony = 1.02
+
 // End computes how a rung ends by the losses of updates: the mean of each
 // candidate's loss over all rows held back, in the order of the updates; those of
 // the lowest losses are kept, of equal ones the first.
-func (r Rung) End(kept []int, updates []Update) RungEnd {
+func (t Task) End(rung int, kept []int, updates []Update) RungEnd {
 	end := RungEnd{Nodes: len(updates), Losses: make([]float64, len(kept))}
 	rows := 0.0
 	for _, u := range updates {
 		rows += float64(u.Rows)
 	}
-	for i := range kept {
+	ranked := make([]float64, len(kept)) // losses as they are compared
+	order := make([]int, len(kept))
+	for i, c := range kept {
 		for _, u := range updates {
 			if u.Rows > 0 {
 				end.Losses[i] += float64(u.Losses[i] * float64(float64(u.Rows)/rows))
 			}
 		}
-	}
-	order := make([]int, len(kept))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		switch {
-		case end.Losses[a] < end.Losses[b]:
-			return -1
-		case end.Losses[a] > end.Losses[b]:
-			return 1
+		order[i], ranked[i] = i, end.Losses[i]
+		if t.Candidate(c).Model == learn.MLP {
+			ranked[i] *= parsimony
 		}
-		return 0
-	})
-	order = order[:min(int(r.Keep), len(order))]
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(ranked[a], ranked[b]) })
+	order = order[:min(int(t.Search.Rungs[rung].Keep), len(order))]
 	slices.Sort(order)
 	for _, i := range order {
 		end.Kept = append(end.Kept, kept[i])
