@@ -428,7 +428,7 @@ func (e Encoding) Check() error {
 			return fmt.Errorf("feature %.64q is used twice", spelling)
 		}
 		seen[spelling] = true
-		if width += f.width(); width > maxWidth {
+		if width += f.Width(); width > maxWidth {
 			return fmt.Errorf("more than %s encoded columns", thousands(maxWidth))
 		}
 	}
@@ -474,7 +474,7 @@ func (e Encoding) checkKinds() error {
 func (e Encoding) Width() int {
 	w := 0
 	for _, f := range e.Features {
-		w += f.width()
+		w += f.Width()
 	}
 	return w
 }

@@ -432,19 +432,28 @@ func (f FeatureSpec) names(long bool) []string {
 	return names
 }
 
-// width is the number of encoded columns.
-func (f FeatureSpec) width() int {
+// Width is the number of encoded columns of the feature.
+func (f FeatureSpec) Width() int {
 	w := 1
 	switch {
 	case f.Period != 0:
 		w = 2
-	case f.Kind == Categorical && !f.Ordinal:
-		w = len(f.Levels) - 1
+	case f.OneHot() > 0:
+		w = f.OneHot()
 	}
 	if f.Indicator {
 		w++
 	}
 	return w
+}
+
+// OneHot is the number of its columns, the first ones, that stand for a level each;
+// 0 where none do.
+func (f FeatureSpec) OneHot() int {
+	if f.Kind != Categorical || f.Ordinal {
+		return 0
+	}
+	return len(f.Levels) - 1
 }
 
 // reader turns the cells of one feature into numbers.
@@ -457,7 +466,7 @@ type reader struct {
 }
 
 func (f FeatureSpec) reader() (*reader, error) {
-	r := &reader{FeatureSpec: f, width: f.width(), other: -1}
+	r := &reader{FeatureSpec: f, width: f.Width(), other: -1}
 	if f.Kind == Categorical {
 		r.place = make(map[string]int, len(f.Levels))
 		for i, level := range f.Levels {

@@ -347,6 +347,7 @@ func (s *Site) Evaluate(e Evaluate, progress func() error) (task.Evaluation, err
 	}
 	alone := scaledBy(s.train, s.alone(model.Scaling))
 	aloneTest := scaledBy(s.test, s.alone(model.Scaling))
+	s.average(aloneTest)
 	spec, params, err := s.families(model.Spec).Alone(alone, s.task.Seed, progress)
 	if err != nil {
 		return task.Evaluation{}, fmt.Errorf("training on the own rows alone: %w", err)
@@ -374,6 +375,43 @@ func (s *Site) Own(m task.Model, progress func() error) (task.Model, error) {
 		return m, fmt.Errorf("fitting the node's own part: %w", err)
 	}
 	return m, nil
+}
+
+// average makes a level that the node has never trained on count as the average of
+// those that it has, in test rows under its own scaling. Else it would count as
+// the level that has no column of its own, and what the node reaches alone look
+// worse than it is.
+func (s *Site) average(test dataset.Samples) {
+	first := 0
+	for _, f := range s.task.Encoding.Features {
+		levels := f.OneHot()
+		for i := 0; levels > 0 && i < test.N; i++ {
+			if level := levelOf(s.test, i, first, levels); !s.trainsOn(level, first, levels) {
+				clear(test.X[i*test.D+first : i*test.D+first+levels])
+			}
+		}
+		first += f.Width()
+	}
+}
+
+// levelOf is the one of the columns of levels, from first on, in which a row has a
+// 1; -1 where it has none: the level without a column.
+func levelOf(rows dataset.Samples, i, first, levels int) int {
+	return slices.Index(rows.X[i*rows.D+first:i*rows.D+first+levels], 1)
+}
+
+// trainsOn tells whether some training row has a level: the mean of its column is
+// not 0, or, of the level without a column, those of the others do not come to 1.
+func (s *Site) trainsOn(level, first, levels int) bool {
+	means := s.moments.Mean[first : first+levels]
+	if level >= 0 {
+		return means[level] > 0
+	}
+	rest := 1.0
+	for _, m := range means {
+		rest -= m
+	}
+	return rest*float64(s.train.N) > 0.5
 }
 
 // families is the model whose family, with the simpler ones, the node tries alone:
