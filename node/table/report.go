@@ -96,11 +96,9 @@ func Promotion(r api.Report) string {
 // Summary writes a line a node, then all rows, the mean of the nodes and the
 // worst of each figure: what each reaches alone beside what the federation
 // reaches, and beside that with a part of its own.
-func Summary(w io.Writer, r api.Report) error { return summary(w, r, true) }
-
-func summary(w io.Writer, r api.Report, nodes bool) error {
+func Summary(w io.Writer, r api.Report) error {
 	var b bytes.Buffer
-	summaryTable(&b, r, nodes, widthOf(w))
+	summaryTable(&b, r, true, widthOf(w))
 	_, err := w.Write(b.Bytes())
 	return err
 }

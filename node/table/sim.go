@@ -59,8 +59,9 @@ func shipped(head string, all []api.Shipped) [][]string {
 	return rows
 }
 
-// Rows writes rows of cells, of which none does harm to a terminal. Where there is
-// no room for all it leaves out the last columns, and cuts the first.
+// Rows writes a head and rows of as many cells, of which none does harm to a
+// terminal. Where there is no room for all it leaves out the last columns, and
+// cuts the first.
 func Rows(w io.Writer, rows [][]string) error { return fitted(w, rows, widthOf(w)) }
 
 func fitted(w io.Writer, rows [][]string, width int) error {

@@ -35,8 +35,11 @@ type Run struct {
 //	rounds.csv, nodes.csv, summary.csv
 //	scenario.toml, or scenario-N.toml where there are several settings
 //	accuracy-rounds, auc-rounds, accuracy-bytes, accuracy-time,
-//	disagreement-rounds, gain-nodes   each as .svg and .png, where the runs
+//	disagreement-rounds, gain-nodes, roc, calibration
+//	                                  each as .svg and .png, where the runs
 //	                                  have something to show
+//	rmse-rounds, r2-rounds, rmse-bytes, rmse-time, rmse-gain-nodes
+//	                                  the same of numeric targets
 //
 // Each file is complete or absent, whatever happens meanwhile, and equal runs
 // make equal bytes. Notes say what a reader must know, such as which runs are

@@ -552,9 +552,9 @@ func TestTicksAreInRangeAndFew(t *testing.T) {
 
 func TestNumbers(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
-		{Stat{}.Format(ratio), "–"},
-		{Stat{N: 1, Mean: 0.5}.Format(ratio), "0.500"},
-		{Stat{N: 2, Mean: 0.5, SD: 0.0126}.Format(ratio), "0.500 ± 0.013"},
+		{Stat{}.Format(Ratio), "–"},
+		{Stat{N: 1, Mean: 0.5}.Format(Ratio), "0.500"},
+		{Stat{N: 2, Mean: 0.5, SD: 0.0126}.Format(Ratio), "0.500 ± 0.013"},
 		{Stat{N: 2, Mean: 18.4e6, SD: 130e3}.inUnitOf(byteUnits), "18.4 ± 0.13 MB"},
 		{Stat{N: 1}.inUnitOf(byteUnits), "0 B"},
 		{Stat{N: 1, Mean: 90}.inUnitOf(timeUnits), "1.50 min"},

@@ -108,7 +108,7 @@ func appendDefined(to []float64, v *float64) []float64 {
 
 func statCells(values [models][]float64, n int) (row []cell) {
 	for _, v := range values[:n] {
-		row = append(row, statOf(v).cell(ratio))
+		row = append(row, statOf(v).cell(Ratio))
 	}
 	return row
 }

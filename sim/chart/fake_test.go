@@ -146,3 +146,89 @@ func large() []Run {
 	return []Run{fake{label: "ten-thousand", seed: 1, nodes: 10000, rounds: 1000, speed: 0.01, best: 0.8, alone: 0.66, bytes: 4.8e6, second: 0.12, testRows: 4,
 		disagreement: func(r float64) float64 { return 0.02 + math.Exp(-r/50) }}.run()}
 }
+
+// number makes of a run one whose target is a number between 0 and 1,000: an
+// accuracy of 1 becomes an RMSE of 0.
+func number(r Run) Run {
+	turn := func(p **float64, m *task.Metrics) {
+		if *p == nil {
+			return
+		}
+		mae, rmse, r2 := 600*(1-**p), 1000*(1-**p), 2*(**p)-1
+		*m = task.Metrics{MAE: &mae, RMSE: &rmse, R2: &r2}
+	}
+	report := func(r *learn.Report) {
+		var m task.Metrics
+		turn(&r.Accuracy, &m)
+		*r = learn.Report{Rows: r.Rows, MAE: m.MAE, RMSE: m.RMSE, R2: m.R2}
+	}
+	pair := func(p *task.Pair) {
+		report(&p.Local)
+		report(&p.Federated)
+		report(&p.Personal)
+		p.Gain = learn.Gain{}
+	}
+	for i := range r.Result.Trace {
+		p := &r.Result.Trace[i]
+		report(&p.AllRows)
+		turn(&p.Mean.Accuracy, &p.Mean)
+	}
+	res := &r.Result.Results
+	pair(&res.AllRows)
+	for i := range res.Nodes {
+		pair(&res.Nodes[i].Pair)
+	}
+	for _, m := range []*task.Metrics{&res.Mean.Local, &res.Mean.Federated, &res.Mean.Personal, &res.Worst.Local, &res.Worst.Federated, &res.Worst.Personal} {
+		turn(&m.Accuracy, m)
+	}
+	return r
+}
+
+// detailed gives a run what the report of a real one has: own parts that are two
+// points better than federated, intervals, groups, curves and a search.
+func detailed(r Run) Run {
+	better := func(r learn.Report, by float64) learn.Report {
+		accuracy := min(1, *r.Accuracy+by)
+		r.Accuracy = &accuracy
+		return r
+	}
+	detail := func(r *learn.Report) {
+		a := *r.Accuracy
+		r.Intervals = &learn.Intervals{Accuracy: &learn.Interval{a - .05, a + .04}}
+		r.ROC = []learn.ROCPoint{{}, {FPR: .2, TPR: a}, {FPR: 1, TPR: 1}}
+		r.Calibration = []learn.CalibrationBin{{From: .1, To: .2, Rows: 100, Predicted: .15, Observed: .2}, {From: .8, To: .9, Rows: 154, Predicted: .85, Observed: a}}
+		off := .9 - a/2
+		r.CalibrationError = &off
+		high, low := a, a/2
+		r.Fairness = &learn.Fairness{Column: "sex", Hidden: 1, DemographicParity: &off, EqualisedOdds: &low, Groups: []learn.GroupReport{
+			{Group: "female", Rows: 100, Accuracy: &high, Selection: &low, TPR: &high, FPR: &low},
+			{Group: "male", Rows: 150, Accuracy: &low, Selection: &high, TPR: &low},
+		}}
+	}
+	res := &r.Result.Results
+	res.Personal = learn.Bias
+	res.AllRows.Personal = better(res.AllRows.Federated, .02)
+	for _, report := range []*learn.Report{&res.AllRows.Local, &res.AllRows.Federated, &res.AllRows.Personal} {
+		detail(report)
+	}
+	for i := range res.Nodes {
+		n := &res.Nodes[i]
+		n.Personal = better(n.Federated, .02)
+		n.Gain.Interval = &learn.Interval{*n.Federated.Accuracy - *n.Local.Accuracy - .1, *n.Federated.Accuracy - *n.Local.Accuracy + .1}
+	}
+	res.Mean.Personal, res.Worst.Personal = res.Mean.Federated, res.Worst.Federated
+	loss := func(v float64) *float64 { return &v }
+	res.Search = &task.Trail{
+		Candidates: []task.Candidate{
+			{Model: learn.Linear, LearningRate: .5, LocalSteps: 5, Optimizer: learn.SGD, Outer: learn.Plain},
+			{Model: learn.MLP, Hidden: []int{32, 16}, LearningRate: .02, LocalSteps: 10, L2: .001, Optimizer: learn.SGD, Outer: learn.OuterAdam, OuterRate: .03},
+			{Model: learn.Linear, LearningRate: 7, LocalSteps: 5, Optimizer: learn.SGD, Outer: learn.Plain},
+		},
+		Rungs: []task.TrailOfRung{
+			{Round: 10, Nodes: 4, Losses: []*float64{loss(.61), loss(.62), loss(.93)}, Kept: []int{0, 1}},
+			{Round: 20, Nodes: 4, Losses: []*float64{loss(.54), loss(.52), nil}, Kept: []int{1}},
+		},
+		Chosen: 1,
+	}
+	return r
+}

@@ -22,8 +22,9 @@ const (
 // gainSeries is what the plot of gains shows in one colour.
 type gainSeries struct {
 	setting
-	name string
-	of   model
+	name  string
+	of    model
+	color int // place in the palette
 }
 
 // gainFigure shows what each node gains over training alone, at the settings
@@ -38,7 +39,7 @@ func gainFigure(all []setting, k kind) figure {
 	var series []gainSeries
 	for _, s := range all {
 		if s.numeric() == k.numeric() && slices.ContainsFunc(s.nodes, func(n nodeStat) bool { return n.gains[federated].N > 0 }) {
-			series = append(series, gainSeries{s, s.name(), federated})
+			series = append(series, gainSeries{s, s.name(), federated, len(series)})
 		}
 	}
 	if len(series) == 0 {
@@ -49,7 +50,7 @@ func gainFigure(all []setting, k kind) figure {
 	if single {
 		series[0].name = "federated"
 		if part := first.own(); part != "" {
-			series = append(series, gainSeries{first, "with " + part, own})
+			series = append(series, gainSeries{first, "with " + part, own, int(own)})
 		}
 	} else {
 		f.caption += ", federated"
@@ -85,9 +86,9 @@ func (k kind) scale() float64 {
 // side of 0.
 func (k kind) gained(side string) string {
 	if k.numeric() {
-		return "RMSE alone less RMSE with the federation (" + side + " 0 is better)"
+		return "RMSE alone less federated (" + side + " 0 is better)"
 	}
-	return "Accuracy gained over training alone (percentage points)"
+	return "Accuracy gained (percentage points)"
 }
 
 // gainAxis holds 0 and all gains.
@@ -117,6 +118,7 @@ type gainMark struct {
 // bars draws a row for each node, the first on top: a bar and a mark below it,
 // or a mark for each setting.
 type bars struct {
+	series []gainSeries
 	rows   [][]gainMark // by row, by series
 	single bool         // all series are of one setting
 }
@@ -152,26 +154,17 @@ func (b bars) Plot(c draw.Canvas, p *plot.Plot) {
 					c.StrokeLine2(draw.LineStyle{Color: muted, Width: 2.4}, zero, y-half, zero, y+half)
 				}
 			} else {
-				whisker = paletteOf(b.color(j))
+				whisker = paletteOf(b.series[j].color)
 			}
 			if m.low < m.high {
 				c.StrokeLine2(draw.LineStyle{Color: whisker, Width: 0.8}, toX(m.low), y, toX(m.high), y)
 			}
 			if !bar {
-				c.DrawGlyph(markerStyle(b.color(j)), vg.Point{X: x, Y: y})
+				c.DrawGlyph(markerStyle(b.series[j].color), vg.Point{X: x, Y: y})
 			}
 		}
 	}
 	c.StrokeLine2(draw.LineStyle{Color: ink, Width: 0.8}, zero, c.Min.Y, zero, c.Max.Y)
-}
-
-// color is the place of a series in the palette. Beside a bar stands no mark in
-// the colour of one that loses.
-func (b bars) color(series int) int {
-	if b.single {
-		return series * int(own)
-	}
-	return series
 }
 
 func rectangle(left, bottom, right, top vg.Length) []vg.Point {
@@ -194,7 +187,7 @@ func namedGains(f figure, series []gainSeries, k kind, single bool) figure {
 	nodes := series[0].nodes
 	order := byGain(nodes)
 	y := axis{}
-	b := bars{single: single}
+	b := bars{series: series, single: single}
 	lo, hi := 0.0, 0.0
 	style := textStyle(9.5, muted)
 	var notes []string
@@ -244,7 +237,7 @@ func namedGains(f figure, series []gainSeries, k kind, single bool) figure {
 	f.height = vg.Length(len(order))*height + 44
 	for i, s := range series {
 		e := entry{text: fit(s.name, textStyle(9.5, ink), figureWidth-2*margin-swatch-5)}
-		switch marker := markerStyle(b.color(i)); {
+		switch marker := markerStyle(s.color); {
 		case len(series) == 1:
 			continue // says itself what it is
 		case single && i == 0:
@@ -281,9 +274,9 @@ const drawnPoints = 1000
 
 // orderedGains has all nodes of all runs of a series as one falling curve.
 func orderedGains(f figure, series []gainSeries, k kind) figure {
-	lines := make([][]segment, len(series))
+	lines := make([][]segment, series[len(series)-1].color+1) // by colour
 	lo, hi := 0.0, 0.0
-	for i, s := range series {
+	for _, s := range series {
 		var values []float64
 		for _, r := range s.runs {
 			for _, n := range r.Result.Results.Nodes {
@@ -310,8 +303,8 @@ func orderedGains(f figure, series []gainSeries, k kind) figure {
 			}
 			seg = append(seg, point{x: 100 * float64(k) / float64(n), y: v}, point{x: 100 * float64(k+1) / float64(n), y: v})
 		}
-		lines[i] = []segment{thin(seg)}
-		style := lineStyle(i)
+		lines[s.color] = []segment{thin(seg)}
+		style := lineStyle(s.color)
 		e := entry{line: &style, text: fmt.Sprintf("%s: %s %% better, %s %% worse", fit(s.name, textStyle(9.5, ink), 4*vg.Inch),
 			percent(better, len(values)), percent(worse, len(values)))}
 		f.legend = append(f.legend, e)
@@ -324,7 +317,7 @@ func orderedGains(f figure, series []gainSeries, k kind) figure {
 		linear("Nodes, those that gain most first (%)", 0, 100, 1, decimal),
 		gainAxis(k.gained("above"), lo, hi),
 	)
-	f.plot.Add(level{y: 0, style: draw.LineStyle{Color: ink, Width: 0.8}}, curves{lines: lines, banded: make([]bool, len(series)), width: width})
+	f.plot.Add(level{y: 0, style: draw.LineStyle{Color: ink, Width: 0.8}}, curves{lines: lines, banded: make([]bool, len(lines)), width: width})
 	return f
 }
 

@@ -2,6 +2,7 @@ package chart
 
 import (
 	"math"
+	"strings"
 
 	"village/protocol/learn"
 	"village/protocol/task"
@@ -22,12 +23,12 @@ type metric struct {
 
 // metrics are those of classes, then those of numbers.
 var metrics = [...]metric{
-	{"accuracy", "accuracy", "accuracy", func(m task.Metrics) *float64 { return m.Accuracy }, func(s *MetricStats) *Stat { return &s.Accuracy }, false, ratio, 0, 1},
-	{"F1", "f1", "f1", func(m task.Metrics) *float64 { return m.F1 }, func(s *MetricStats) *Stat { return &s.F1 }, false, ratio, 0, 1},
-	{"ROC AUC", "roc_auc", "auc", func(m task.Metrics) *float64 { return m.ROCAUC }, func(s *MetricStats) *Stat { return &s.ROCAUC }, false, ratio, 0, 1},
+	{"accuracy", "accuracy", "accuracy", func(m task.Metrics) *float64 { return m.Accuracy }, func(s *MetricStats) *Stat { return &s.Accuracy }, false, Ratio, 0, 1},
+	{"F1", "f1", "f1", func(m task.Metrics) *float64 { return m.F1 }, func(s *MetricStats) *Stat { return &s.F1 }, false, Ratio, 0, 1},
+	{"ROC AUC", "roc_auc", "auc", func(m task.Metrics) *float64 { return m.ROCAUC }, func(s *MetricStats) *Stat { return &s.ROCAUC }, false, Ratio, 0, 1},
 	{"MAE", "mae", "mae", func(m task.Metrics) *float64 { return m.MAE }, func(s *MetricStats) *Stat { return &s.MAE }, true, Quantity, 0, 1e300},
 	{"RMSE", "rmse", "rmse", func(m task.Metrics) *float64 { return m.RMSE }, func(s *MetricStats) *Stat { return &s.RMSE }, true, Quantity, 0, 1e300},
-	{"R²", "r2", "r2", func(m task.Metrics) *float64 { return m.R2 }, func(s *MetricStats) *Stat { return &s.R2 }, false, ratio, -1, 1},
+	{"R²", "r2", "r2", func(m task.Metrics) *float64 { return m.R2 }, func(s *MetricStats) *Stat { return &s.R2 }, false, Ratio, -1, 1},
 }
 
 // kind is what a target is. The lead tells better from worse; beside it, the
@@ -44,6 +45,14 @@ var (
 
 // numeric tells whether the lead is an error, in the target's unit.
 func (k kind) numeric() bool { return k.lead.lower }
+
+// beside writes figures that stand beside another.
+func (m metric) beside(v float64) func(float64) string {
+	if m.lower {
+		return QuantityBeside(v)
+	}
+	return m.format
+}
 
 // better is by how much a figure is better than another.
 func (m metric) better(than, x float64) float64 {
@@ -82,6 +91,14 @@ func (k kind) signed(gain float64) string {
 		return sign(Quantity(math.Abs(gain)), gain)
 	}
 	return signed(gain)
+}
+
+// spread writes the standard deviation of gains, in the same.
+func (k kind) spread(s Stat) string {
+	if k.numeric() {
+		return QuantityBeside(s.Mean)(s.SD)
+	}
+	return strings.TrimPrefix(signed(s.SD), "+")
 }
 
 // unit follows a gain in a sentence.

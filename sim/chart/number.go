@@ -64,8 +64,8 @@ func count(v float64) string {
 	return s
 }
 
-// ratio writes an accuracy and the like.
-func ratio(v float64) string {
+// Ratio writes an accuracy and the like with three digits after the point.
+func Ratio(v float64) string {
 	if math.Abs(v) >= 1000 { // R² of a model that is nowhere near
 		return Quantity(v)
 	}
@@ -73,16 +73,29 @@ func ratio(v float64) string {
 }
 
 // Quantity writes a number with a unit, in four digits that count.
-func Quantity(v float64) string {
-	a := math.Abs(v)
+func Quantity(v float64) string { return QuantityBeside(v)(v) }
+
+// QuantityBeside writes numbers with as many digits after the point as the one
+// that they stand beside.
+func QuantityBeside(beside float64) func(float64) string {
+	a := math.Abs(beside)
 	if a != 0 && (a < 1e-3 || a >= 1e6) {
-		return minus(strconv.FormatFloat(v, 'g', 4, 64))
+		return func(v float64) string { return minus(strconv.FormatFloat(v, 'g', 4, 64)) }
 	}
 	decimals := 3
 	if a >= 1 {
-		decimals -= int(math.Log10(a))
+		decimals = max(0, decimals-int(math.Log10(a)))
 	}
-	return minus(strconv.FormatFloat(v, 'f', max(0, decimals), 64))
+	return func(v float64) string { return minus(strconv.FormatFloat(v, 'f', decimals, 64)) }
+}
+
+// span joins the ends of an interval. A dash between numbers of which one has a
+// sign would be read as another sign.
+func span(from, to string) string {
+	if strings.ContainsAny(from+to, "−+") {
+		return from + " to " + to
+	}
+	return from + "–" + to
 }
 
 // minus replaces the hyphen that stands for a sign.

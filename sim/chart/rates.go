@@ -65,7 +65,7 @@ func rocFigure(all []setting) figure {
 		}
 		banded[i] = len(curves) > 1
 		lines[i] = []segment{rocLine(curves)}
-		f.legend = append(f.legend, rateEntry(i, s.name+", area "+statOf(areas).Format(ratio), len(all) > 1))
+		f.legend = append(f.legend, rateEntry(i, s.name+", area "+statOf(areas).Format(Ratio), len(all) > 1))
 	}
 	if len(f.legend) == 0 {
 		return f
@@ -148,7 +148,7 @@ func calibrationFigure(all []setting) figure {
 			dots.rows[i] = append(dots.rows[i], float64(b.Rows))
 		}
 		lines[i] = []segment{line}
-		f.legend = append(f.legend, rateEntry(i, s.name+", error "+statOf(errors).Format(ratio), true))
+		f.legend = append(f.legend, rateEntry(i, s.name+", error "+statOf(errors).Format(Ratio), true))
 	}
 	if len(f.legend) == 0 {
 		return f

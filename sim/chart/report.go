@@ -30,21 +30,22 @@ const (
 )
 
 type reportPage struct {
-	Title     string
-	Lead      string
-	Notes     []string
-	Kinds     []reportKind
-	Settings  []reportSetting
-	Figures   []reportFigure
-	Replays   []replay
-	Unlisted  int // replays left out
-	Labelled  bool
-	Deviation bool // some setting has several runs
-	Intervals bool // some figure has one
-	Own       bool // some node has a part of its own
-	Fair      bool // some setting tells groups apart
-	Searched  bool // some setting has searched
-	Real      bool // some run had real nodes
+	Title         string
+	Lead          string
+	Notes         []string
+	Kinds         []reportKind
+	Settings      []reportSetting
+	Figures       []reportFigure
+	Replays       []replay
+	Unlisted      int // replays left out
+	Labelled      bool
+	Deviation     bool // some setting has several runs
+	Intervals     bool // some figure of all rows has one
+	GainIntervals bool // some gain has one
+	Own           bool // some node has a part of its own
+	Fair          bool // some setting tells groups apart
+	Searched      bool // some setting has searched
+	Real          bool // some run had real nodes
 }
 
 // reportKind is the settings whose target is of one kind, which share a table.
@@ -110,9 +111,8 @@ func writeReport(w io.Writer, title string, all []setting, figures []drawing, no
 		p.Own = p.Own || s.own() != ""
 		p.Fair = p.Fair || r.Fairness != nil
 		p.Searched = p.Searched || r.Search != nil
-		for _, n := range s.nodes {
-			p.Intervals = p.Intervals || n.interval != nil
-		}
+		p.Intervals = p.Intervals || len(s.runs) == 1 && s.runs[0].Result.Results.AllRows.Federated.Intervals != nil
+		p.GainIntervals = p.GainIntervals || slices.ContainsFunc(s.nodes, func(n nodeStat) bool { return n.interval != nil })
 		for _, r := range s.runs {
 			p.Real = p.Real || r.Real
 			if len(p.Replays) == maxReplays {
@@ -222,7 +222,8 @@ func kindTable(all []setting, k kind) (t reportKind) {
 				for m, report := range reports(s.runs[0].Result.Results.AllRows) {
 					for j, metric := range k.metrics {
 						if i := intervalOf(metric, report); i != nil && m < len(t.Models) {
-							cells[j][m].Small = metric.format(i[0]) + " to " + metric.format(i[1])
+							number := metric.beside(*metric.of(metricsOf(report)))
+							cells[j][m].Small = span(number(i[0]), number(i[1]))
 						}
 					}
 				}
@@ -240,7 +241,7 @@ func figureCells(k kind, figures [models]MetricStats, n int) (list [][]cell) {
 		var row []cell
 		for i := range n {
 			than, s := m.stat(&figures[alone]), m.stat(&figures[i])
-			c := s.cell(m.format)
+			c := s.cell(m.beside(s.Mean))
 			if than.N > 0 && s.N > 0 {
 				c.Class = m.direction(than.Mean, s.Mean)
 			}
@@ -265,9 +266,11 @@ func (n nodeStat) report(k kind, models int) reportNode {
 		Nation: n.nation, Name: n.name, TrainRows: rowsCell(n.trainRows), TestRows: rowsCell(n.testRows),
 		Metrics: figureCells(k, n.figures, models), Gain: n.gains[federated].cell(k.signed),
 	}
-	r.Gain.Small = strings.Replace(r.Gain.Small, "+", "", 1)
+	if n.gains[federated].N > 1 {
+		r.Gain.Small = "± " + k.spread(n.gains[federated])
+	}
 	if i := n.interval; i != nil {
-		r.Gain.Small = k.signed(i[0]) + " to " + k.signed(i[1])
+		r.Gain.Small = span(k.signed(i[0]), k.signed(i[1]))
 	}
 	if r.Gain.Value != k.signed(0) && n.gains[federated].N > 0 {
 		r.Gain.Class = ofClasses.lead.direction(0, math.Copysign(1, n.gains[federated].Mean))

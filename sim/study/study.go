@@ -246,16 +246,16 @@ func (r Result) Tables() (tables []Table) {
 	case most > 1:
 		of = fmt.Sprintf("; mean ± standard deviation of %d runs", most)
 	}
-	share := func(x float64) string { return fmt.Sprintf("%.3f", x) }
+	shares := func(float64) func(float64) string { return chart.Ratio }
 	for _, k := range []struct {
 		numeric      bool
 		lead, second string
-		format       func(float64) string
+		beside       func(mean float64) func(float64) string
 		of           func(chart.MetricStats) chart.Stat
-		beside       func(chart.MetricStats) chart.Stat
+		then         func(chart.MetricStats) chart.Stat
 	}{
-		{false, "accuracy", "ROC-AUC", share, func(m chart.MetricStats) chart.Stat { return m.Accuracy }, func(m chart.MetricStats) chart.Stat { return m.ROCAUC }},
-		{true, "RMSE", "R²", chart.Quantity, func(m chart.MetricStats) chart.Stat { return m.RMSE }, func(m chart.MetricStats) chart.Stat { return m.R2 }},
+		{false, "accuracy", "ROC-AUC", shares, func(m chart.MetricStats) chart.Stat { return m.Accuracy }, func(m chart.MetricStats) chart.Stat { return m.ROCAUC }},
+		{true, "RMSE", "R²", chart.QuantityBeside, func(m chart.MetricStats) chart.Stat { return m.RMSE }, func(m chart.MetricStats) chart.Stat { return m.R2 }},
 	} {
 		rows := [][]string{{"SETTING", "LOCAL ONLY", "FEDERATED", "OWN PART", "WORST NODE", k.second}}
 		for _, s := range r.Settings {
@@ -264,9 +264,9 @@ func (r Result) Tables() (tables []Table) {
 			}
 			row := []string{s.Label}
 			for _, m := range []chart.MetricStats{s.AllRows.Local, s.AllRows.Federated, s.AllRows.Personal, s.Worst.Federated} {
-				row = append(row, k.of(m).Format(k.format))
+				row = append(row, k.of(m).Format(k.beside(k.of(m).Mean)))
 			}
-			rows = append(rows, append(row, k.beside(s.AllRows.Federated).Format(share)))
+			rows = append(rows, append(row, k.then(s.AllRows.Federated).Format(chart.Ratio)))
 		}
 		if len(rows) > 1 {
 			tables = append(tables, Table{k.lead + " on all test rows, and at the worst node federated" + of, rows})

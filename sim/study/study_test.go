@@ -12,6 +12,7 @@ import (
 
 	"village/protocol/dataset"
 	"village/sim"
+	"village/sim/chart"
 	"village/sim/scenario"
 )
 
@@ -164,6 +165,37 @@ func TestWhatCannotBeIsRefusedBeforeAnyRun(t *testing.T) {
 	list[2].Nodes = 301
 	if _, err := New(list, noData, nil); err == nil || !strings.Contains(err.Error(), "mixing=random, seed 1: nodes = 301") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Settings that predict numbers stand in a table of their own.
+func TestTablesByKind(t *testing.T) {
+	stat := func(mean, sd float64) chart.Stat { return chart.Stat{N: 2, Mean: mean, SD: sd} }
+	accuracies := func(x float64) chart.MetricStats {
+		return chart.MetricStats{Accuracy: stat(x, .01), ROCAUC: stat(x+.1, .02)}
+	}
+	errors := func(x float64) chart.MetricStats { return chart.MetricStats{RMSE: stat(x, 3.14159), R2: stat(-.5, .1)} }
+	tables := Result{Settings: []chart.Summary{
+		{
+			Label: "a", Runs: 2, Worst: chart.Compare{Federated: accuracies(.5)},
+			AllRows: chart.Compare{Local: accuracies(.6), Federated: accuracies(.7), Personal: accuracies(.8)},
+		},
+		{
+			Label: "b", Runs: 2, Worst: chart.Compare{Federated: errors(990)},
+			AllRows: chart.Compare{Local: errors(300), Federated: errors(200), Personal: errors(100)},
+		},
+	}}.Tables()
+	want := [][][]string{
+		{{"SETTING", "LOCAL ONLY", "FEDERATED", "OWN PART", "WORST NODE", "ROC-AUC"}, {"a", "0.600 ± 0.010", "0.700 ± 0.010", "0.800 ± 0.010", "0.500 ± 0.010", "0.800 ± 0.020"}},
+		{{"SETTING", "LOCAL ONLY", "FEDERATED", "OWN PART", "WORST NODE", "R²"}, {"b", "300.0 ± 3.1", "200.0 ± 3.1", "100.0 ± 3.1", "990.0 ± 3.1", "−0.500 ± 0.100"}},
+	}
+	if len(tables) != 3 {
+		t.Fatalf("%d tables", len(tables))
+	}
+	for i, rows := range want {
+		if !slices.EqualFunc(tables[i].Rows, rows, slices.Equal[[]string]) {
+			t.Errorf("table %d is %q", i, tables[i].Rows)
+		}
 	}
 }
 
