@@ -39,16 +39,16 @@ type Report struct {
 }
 
 // Intervals are those that hold 95 % of what the metrics come to on rows drawn
-// anew, with replacement, from the rows counted (Efron's percentile bootstrap,
-// 1,000 draws); null where a metric is, and of a numeric target also where there
-// is one row.
+// anew, with replacement, from the rows counted (Efron's bootstrap, 1,000 draws):
+// of classes by percentiles, of a numeric target by standard errors
+// (bootstrap-t). They are null where a metric is, and MAE, RMSE and R2 under five
+// rows.
 //
-// So that intervals of few rows are as wide as they should be, rows of classes
+// So that intervals of few rows are as wide as they ought to be, rows of classes
 // are drawn from one row more than were counted, half of it right and half of it
-// wrong; and those of a numeric target, as they are, are widened as Student's t
-// is. R² is that over the counted rows' own variance of the target. Of more than
-// two classes only one score at a time is counted, so that their areas are drawn
-// as if they were of different rows.
+// wrong. Rows have their scores and predicted classes together; with more than
+// two classes this is so only nearly. R2 is measured by the spread of the target
+// in the rows counted, which is not drawn anew.
 type Intervals struct {
 	Accuracy *Interval `json:"accuracy"`
 	F1       *Interval `json:"f1"`
