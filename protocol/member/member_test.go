@@ -236,7 +236,7 @@ func TestOneRound(t *testing.T) {
 func evaluated(i int, model record.CID) Received {
 	spec := learn.Spec{Kind: learn.Logistic, Inputs: 1, Classes: 2}
 	c := spec.Count([]float64{1, 0}, dataset.Samples{N: 2, D: 1, X: []float64{1, -1}, Y: []int{1, 0}})
-	return Received{CID: name("evaluation", i, model), Author: nodes[i], Body: task.Evaluation{Task: taskID, Model: model, Local: c, Federated: c}}
+	return Received{CID: name("evaluation", i, model), Author: nodes[i], Body: task.Evaluation{Task: taskID, Model: model, Local: c, Federated: c, Personal: c}}
 }
 
 // final is what is decided on where every node has trained to this round.

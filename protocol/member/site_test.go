@@ -34,6 +34,29 @@ func rows(seed uint64, n int) dataset.Table {
 	return t
 }
 
+// everyone is the one model of a task without a search.
+var everyone = []int{0}
+
+// params are what the local steps of a round come to, by which there is no more to
+// say of a task without a search.
+func params(t testing.TB, s *Site, e Train) []float64 {
+	t.Helper()
+	e.Kept = everyone
+	got, err := s.Train(e, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Round != e.Round || got.Kept != nil || got.Losses != nil || got.Rows != 0 {
+		t.Errorf("trained %+v", got)
+	}
+	return got.Params
+}
+
+// modelOf is a sealed model of a task.
+func modelOf(tk task.Task, round uint64, scaling dataset.Scaling, params ...float64) task.Model {
+	return task.Model{Round: round, Spec: tk.SpecOf(0), Params: params, Scaling: scaling}
+}
+
 func newSite(t testing.TB, i int, tk task.Task, table dataset.Table) *Site {
 	t.Helper()
 	s, err := NewSite(nodes[i], taskID, tk, table, "split", nil)
@@ -116,12 +139,16 @@ func TestSiteRefuses(t *testing.T) {
 		d.Rows[3][i] = cell
 		return d
 	}
+	empty := only("train")
+	for _, row := range empty.Rows {
+		row[0] = ""
+	}
 	for name, d := range map[string]dataset.Table{
 		"no rows":            {Columns: table.Columns},
 		"no training rows":   only("test"),
 		"an unknown class":   change(1, "maybe"),
 		"no number":          change(0, "old"),
-		"an empty cell":      change(0, ""),
+		"empty cells alone":  empty,
 		"a third part":       change(2, "valid"),
 		"a feature is not a": {Columns: []string{"b", "y", "split"}, Rows: table.Rows},
 	} {
@@ -129,10 +156,15 @@ func TestSiteRefuses(t *testing.T) {
 			t.Errorf("%s is taken", name)
 		}
 	}
+	// What becomes of a row with an empty cell is for the recipe to say.
+	gap := newSite(t, 0, newTask(5), change(0, ""))
+	if train, _ := gap.Rows(); train != 19 || !reflect.DeepEqual(gap.Left(), map[string]int{"missing a": 1}) {
+		t.Errorf("%d rows, without %v", train, gap.Left())
+	}
 	// Without test rows a node can train; it says nothing of the model.
 	s := newSite(t, 0, newTask(5), only("train"))
-	e, err := s.Evaluate(Evaluate{CID: name("model"), Model: task.Model{Round: 1, Params: []float64{1, 0}, Scaling: dataset.Scaling{Mean: []float64{50}, SD: []float64{10}}}}, nil)
-	if err != nil || e.Local.Rows != 0 || e.Federated.Check(2, 0) != nil {
+	e, err := s.Evaluate(Evaluate{CID: name("model"), Model: modelOf(newTask(5), 1, dataset.Scaling{Mean: []float64{50}, SD: []float64{10}}, 1, 0)}, nil)
+	if err != nil || e.Local.Rows != 0 || e.Federated.Check(2, 0) != nil || e.Personal.Check(2, 0) != nil {
 		t.Errorf("%+v, %v", e, err)
 	}
 }
@@ -170,9 +202,9 @@ func TestSiteTrain(t *testing.T) {
 	}
 	s := newSite(t, 1, tk, tables[1])
 	from := []float64{.3, -.2}
-	got, err := s.Train(Train{Round: 1, From: from, Roster: roster}, nil)
-	if err != nil || !slices.Equal(from, []float64{.3, -.2}) {
-		t.Fatal(from, err)
+	got := params(t, s, Train{Round: 1, From: from, Roster: roster})
+	if !slices.Equal(from, []float64{.3, -.2}) {
+		t.Fatal(from)
 	}
 	// Gradient descent by hand, under the scaling of all the nodes' rows.
 	data := byHand(columns(t, tables[1], "train"), all)
@@ -192,11 +224,11 @@ func TestSiteTrain(t *testing.T) {
 	// The rows stay as they are, whatever scaling they are seen under.
 	other := roster
 	other.CID, other.Scaling = name("other"), dataset.Scaling{Mean: []float64{0}, SD: []float64{100}}
-	if far, err := s.Train(Train{Round: 1, From: from, Roster: other}, nil); err != nil || slices.Equal(far, got) {
-		t.Errorf("another scaling comes to the same %v, %v", far, err)
+	if far := params(t, s, Train{Round: 1, From: from, Roster: other}); slices.Equal(far, got) {
+		t.Errorf("another scaling comes to the same %v", far)
 	}
-	if again, err := s.Train(Train{Round: 1, From: from, Roster: roster}, nil); err != nil || !slices.Equal(again, got) {
-		t.Errorf("%v, then %v, %v", got, again, err)
+	if again := params(t, s, Train{Round: 1, From: from, Roster: roster}); !slices.Equal(again, got) {
+		t.Errorf("%v, then %v", got, again)
 	}
 }
 
@@ -209,15 +241,12 @@ func TestBatchesDifferByRoundAndNode(t *testing.T) {
 	for i := range nodes {
 		for round := range uint64(4) {
 			for range 2 {
-				params, err := newSite(t, i, tk, table).Train(Train{Round: round + 1, From: []float64{0, 0}, Roster: roster}, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
+				got := fmt.Sprint(params(t, newSite(t, i, tk, table), Train{Round: round + 1, From: []float64{0, 0}, Roster: roster}))
 				who := fmt.Sprint("node ", i, " round ", round+1)
-				if before, ok := seen[fmt.Sprint(params)]; ok && before != who {
+				if before, ok := seen[got]; ok && before != who {
 					t.Errorf("%s draws the batches of %s", who, before)
 				}
-				seen[fmt.Sprint(params)] = who
+				seen[got] = who
 			}
 		}
 	}
@@ -234,28 +263,53 @@ func TestSiteEvaluate(t *testing.T) {
 	table := rows(4, 200)
 	s := newSite(t, 2, tk, table)
 	train, test := columns(t, table, "train"), columns(t, table, "test")
-	model := task.Model{Round: 3, Spec: tk.SpecOf(0), Params: []float64{1.5, -.25}, Scaling: dataset.Scaling{Mean: []float64{20}, SD: []float64{3}}}
+	model := modelOf(tk, 3, dataset.Scaling{Mean: []float64{20}, SD: []float64{3}}, 1.5, -.25)
 	got, err := s.Evaluate(Evaluate{CID: name("model"), Model: model}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Alone: as many steps, on the own rows under their own scaling, from zero.
-	alone, err := tk.SpecOf(0).Train([]float64{0, 0}, byHand(train, train), learn.Training{Steps: 3 * int(tk.LocalSteps), Rate: tk.LearningRate, L2: tk.L2})
+	// Alone: the best that the own rows give under their own scaling.
+	spec, alone, err := tk.SpecOf(0).Alone(byHand(train, train), tk.Seed, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := tk.SpecOf(0).Count(alone, byHand(test, train)); !reflect.DeepEqual(got.Local, want) {
+	if want := spec.Count(alone, byHand(test, train)); !reflect.DeepEqual(got.Local, want) {
 		t.Errorf("alone %+v, by hand %+v", got.Local.Confusion, want.Confusion)
 	}
-	shared := test
-	shared.X = slices.Clone(test.X)
-	for i := range shared.X {
-		shared.X[i] = (shared.X[i] - 20) / 3
+	shared := func(s dataset.Samples) dataset.Samples {
+		s.X = slices.Clone(s.X)
+		for i := range s.X {
+			s.X[i] = (s.X[i] - 20) / 3
+		}
+		return s
 	}
-	if want := tk.SpecOf(0).Count(model.Params, shared); !reflect.DeepEqual(got.Federated, want) {
+	if want := tk.SpecOf(0).Count(model.Params, shared(test)); !reflect.DeepEqual(got.Federated, want) {
 		t.Errorf("federated %+v, by hand %+v", got.Federated.Confusion, want.Confusion)
 	}
-	if got.Model != name("model") || got.Task != taskID || got.Local.Rows != 50 {
+	// With a bias of its own: that which fits the own training rows best.
+	fitted, err := tk.SpecOf(0).Fit(model.Params, shared(train), learn.Bias, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := tk.SpecOf(0).Count(fitted, shared(test)); !reflect.DeepEqual(got.Personal, want) || fitted[0] != 1.5 || reflect.DeepEqual(got.Personal, got.Federated) {
+		t.Errorf("with its own part %+v, by hand %+v", got.Personal.Confusion, want.Confusion)
+	}
+	// Row by row, which model is right.
+	better, worse := uint64(0), uint64(0)
+	for i, y := range test.Y {
+		x := byHand(test, train).X[i]
+		local, federated := alone[0]*x+alone[1] > 0, 1.5*shared(test).X[i]-.25 > 0
+		switch right := y == 1; {
+		case local != right && federated == right:
+			better++
+		case local == right && federated != right:
+			worse++
+		}
+	}
+	if got.Better != better || got.Worse != worse || worse == 0 {
+		t.Errorf("%d rows better and %d worse, by hand %d and %d", got.Better, got.Worse, better, worse)
+	}
+	if got.Model != name("model") || got.Task != taskID || got.Local.Rows != 50 || got.Parent != nil {
 		t.Errorf("%+v", got)
 	}
 	// The federation's scaling does not touch what the node reaches alone.
@@ -286,19 +340,19 @@ func TestRowsOfOneClass(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		params := tk.First(nil)
+		at := tk.First(nil)
 		for round := range uint64(50) {
-			if params, err = s.Train(Train{Round: round + 1, From: params, Roster: roster}, nil); err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
+			at = params(t, s, Train{Round: round + 1, From: at, Roster: roster})
 		}
-		evaluation, err := s.Evaluate(Evaluate{Model: task.Model{Round: 50, Params: params, Scaling: roster.Scaling}}, nil)
+		evaluation, err := s.Evaluate(Evaluate{Model: modelOf(tk, 50, roster.Scaling, at...)}, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		report := evaluation.Federated.Report([]string{"no", "yes"}, "yes")
-		if report.ROCAUC != nil || report.Accuracy != nil && *report.Accuracy != 1 {
-			t.Errorf("%s: %+v", name, report)
+		for model, c := range map[string]learn.Counts{"federated": evaluation.Federated, "own part": evaluation.Personal, "alone": evaluation.Local} {
+			report := c.Report([]string{"no", "yes"}, "yes")
+			if c.Check(2, 0) != nil || report.ROCAUC != nil || report.Accuracy != nil && *report.Accuracy != 1 {
+				t.Errorf("%s, %s: %+v", name, model, report)
+			}
 		}
 	}
 }
@@ -321,35 +375,69 @@ func TestParametersThatGrowTooLargeAreAnError(t *testing.T) {
 	roster := task.Roster{CID: name("roster"), Scaling: s.moments.Scaling()}
 	for _, steps := range []uint64{1, 100} { // finite, then not
 		s.task.LocalSteps = steps
-		if params, err := s.Train(Train{Round: 1, From: []float64{.01, 0}, Roster: roster}, nil); err == nil || !strings.Contains(err.Error(), "rate") {
-			t.Errorf("%d steps: %v, %v", steps, params, err)
+		if got, err := s.Train(Train{Round: 1, From: []float64{.01, 0}, Kept: everyone, Roster: roster}, nil); err == nil || !strings.Contains(err.Error(), "rate") {
+			t.Errorf("%d steps: %+v, %v", steps, got, err)
 		}
 	}
 }
 
-// Work says after each step that it gets on, and ends when it is told to.
+// Work says now and then that it gets on, training after each step, and ends when
+// it is told to.
 func TestSiteWorkIsWatched(t *testing.T) {
-	tk := newTask(7)
-	s := newSite(t, 0, tk, rows(1, 40))
+	tk, table := newTask(7), rows(1, 4000)
+	tk.Encoding.Features = nil
+	for i := range 40 { // so that what takes no steps takes a while, too
+		tk.Encoding.Features = append(tk.Encoding.Features, dataset.FeatureSpec{Name: fmt.Sprint("a", i), Kind: dataset.Numeric})
+		table.Columns = append(table.Columns, fmt.Sprint("a", i))
+	}
+	rng := rand.New(rand.NewPCG(1, 3))
+	for i := range table.Rows {
+		for range 40 {
+			table.Rows[i] = append(table.Rows[i], fmt.Sprint(rng.NormFloat64()))
+		}
+	}
+	s := newSite(t, 0, tk, table)
+	roster := sitesRoster(t, s)
 	enough := errors.New("enough")
 	for name, work := range map[string]func(func() error) error{
 		"train": func(progress func() error) error {
-			_, err := s.Train(Train{Round: 1, From: []float64{0, 0}, Roster: theRoster(t)}, progress)
+			_, err := s.Train(Train{Round: 1, From: tk.First(nil), Kept: everyone, Roster: roster}, progress)
 			return err
 		},
 		"evaluate": func(progress func() error) error {
-			model := task.Model{Round: 1, Params: []float64{0, 0}, Scaling: theRoster(t).Scaling}
-			_, err := s.Evaluate(Evaluate{CID: taskID, Model: model}, progress)
+			_, err := s.Evaluate(Evaluate{CID: taskID, Model: modelOf(tk, 1, roster.Scaling, tk.First(nil)...)}, progress)
 			return err
 		},
 	} {
-		steps := uint64(0)
-		if err := work(func() error { steps++; return nil }); err != nil || steps != tk.LocalSteps {
-			t.Errorf("%s: %d steps, %v", name, steps, err)
+		signs := uint64(0)
+		if err := work(func() error { signs++; return nil }); err != nil || signs < 2 || name == "train" && signs != tk.LocalSteps {
+			t.Errorf("%s: %d signs, %v", name, signs, err)
 		}
-		steps = 0
-		if err := work(func() error { steps++; return enough }); !errors.Is(err, enough) || steps != 1 {
-			t.Errorf("%s: %d steps, %v", name, steps, err)
+		for _, stop := range []uint64{1, signs} {
+			signs := uint64(0)
+			err := work(func() error {
+				if signs++; signs == stop {
+					return enough
+				}
+				return nil
+			})
+			if !errors.Is(err, enough) || signs != stop {
+				t.Errorf("%s: told to end at sign %d, it ended at %d: %v", name, stop, signs, err)
+			}
 		}
 	}
+}
+
+// sitesRoster is the roster of some sites.
+func sitesRoster(t testing.TB, sites ...*Site) task.Roster {
+	t.Helper()
+	var parts []task.Enrolled
+	for i, s := range sites {
+		parts = append(parts, task.Enrolled{CID: name("enrolment", i), Author: s.self, Enrolment: s.Enrolment(name("manifest", i), "HUN", "x")})
+	}
+	r, err := task.RosterOf(sites[0].task, parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }

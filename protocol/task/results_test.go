@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"village/protocol/dataset"
+	"village/protocol/learn"
 	"village/protocol/record"
 )
 
@@ -47,17 +48,25 @@ func resultsOf(t *testing.T, c FinalContent, members, enrolments []Enrolled, eva
 	return res
 }
 
+// evaluated is what a node counts of a model that does on these rows what it
+// reaches alone and with a part of its own.
+func evaluated(model record.CID, rows ...string) Evaluation {
+	c := counts(rows...)
+	return Evaluation{Model: model, Local: c, Federated: c, Personal: c}
+}
+
 var theModel = record.CIDOf([]byte("model"))
 
 func TestResultsOf(t *testing.T) {
 	tk := good()
 	local0, federated0 := []string{"-1 no", "2 no", "1 yes"}, []string{"-1 no", "-2 no", "1 yes"}
 	local2, federated2 := []string{"3 yes", "-1 yes"}, []string{"3 yes", "1 yes"} // of one class: no ROC-AUC
+	personal0, personal2 := []string{"-1 no", "-2 no", "-1 yes"}, []string{"3 yes", "1 yes"}
 	res := results(t, map[record.NodeID]Evaluation{
-		tk.Nodes[0]:   {Model: theModel, Local: counts(local0...), Federated: counts(federated0...)},
-		tk.Nodes[1]:   {Model: record.CIDOf([]byte("another")), Local: counts("1 no"), Federated: counts("1 no")},
-		tk.Nodes[2]:   {Model: theModel, Local: counts(local2...), Federated: counts(federated2...)},
-		idOf(keys[3]): {Model: theModel, Local: counts("1 no"), Federated: counts("1 no")}, // not named
+		tk.Nodes[0]:   {Model: theModel, Local: counts(local0...), Federated: counts(federated0...), Personal: counts(personal0...), Better: 1},
+		tk.Nodes[1]:   evaluated(record.CIDOf([]byte("another")), "1 no"),
+		tk.Nodes[2]:   {Model: theModel, Local: counts(local2...), Federated: counts(federated2...), Personal: counts(personal2...), Better: 1},
+		idOf(keys[3]): evaluated(theModel, "1 no"), // not named
 	})
 	if len(res.Missing) != 1 || res.Missing[0] != tk.Nodes[1] {
 		t.Errorf("missing %v", res.Missing)
@@ -70,9 +79,14 @@ func TestResultsOf(t *testing.T) {
 		t.Errorf("results %+v", res)
 	}
 	// The sums are those of all rows at once.
+	report := func(rows ...string) learn.Report {
+		return counts(rows...).Detailed(tk.Encoding.Classes, "yes", "", nil)
+	}
 	all := Pair{
-		Local:     counts(append(local0, local2...)...).Report(tk.Encoding.Classes, "yes"),
-		Federated: counts(append(federated0, federated2...)...).Report(tk.Encoding.Classes, "yes"),
+		Local:     report(append(local0, local2...)...),
+		Federated: report(append(federated0, federated2...)...),
+		Personal:  report(append(personal0, personal2...)...),
+		Gain:      learn.GainOf(5, 2, 0),
 	}
 	if !reflect.DeepEqual(res.AllRows, all) {
 		t.Errorf("all rows %+v, want %+v", res.AllRows, all)
@@ -85,6 +99,11 @@ func TestResultsOf(t *testing.T) {
 	}
 	is("accuracy of all rows, local", res.AllRows.Local.Accuracy, 3./5)
 	is("accuracy of all rows, federated", res.AllRows.Federated.Accuracy, 1)
+	is("accuracy of all rows, with the own part", res.AllRows.Personal.Accuracy, 4./5)
+	is("mean accuracy with the own part", res.Mean.Personal.Accuracy, (2./3+1)/2)
+	is("worst accuracy with the own part", res.Worst.Personal.Accuracy, 2./3)
+	is("gain in accuracy of all rows", res.AllRows.Gain.Accuracy, 2./5)
+	is("gain in accuracy of a node", res.Nodes[1].Gain.Accuracy, 1./2)
 	is("mean local accuracy", res.Mean.Local.Accuracy, (2./3+1./2)/2)
 	is("mean federated accuracy", res.Mean.Federated.Accuracy, 1)
 	is("worst local accuracy", res.Worst.Local.Accuracy, 1./2)
@@ -99,14 +118,14 @@ func TestResultsOf(t *testing.T) {
 func TestResultsOfNobody(t *testing.T) {
 	for name, evaluations := range map[string]map[record.NodeID]Evaluation{
 		"none":             nil,
-		"of another model": {good().Nodes[0]: {Model: record.CIDOf(nil), Local: counts(), Federated: counts()}},
+		"of another model": {good().Nodes[0]: evaluated(record.CIDOf(nil))},
 	} {
 		res := results(t, evaluations)
 		if len(res.Missing) != 3 || len(res.Nodes) != 0 || res.AllRows.Local.Rows != 0 || res.AllRows.Local.Accuracy != nil || res.Mean != (MeanPair{}) || res.Worst != (MeanPair{}) {
 			t.Errorf("%s: %+v", name, res)
 		}
 	}
-	res := results(t, map[record.NodeID]Evaluation{good().Nodes[0]: {Model: theModel, Local: counts(), Federated: counts()}})
+	res := results(t, map[record.NodeID]Evaluation{good().Nodes[0]: evaluated(theModel)})
 	if len(res.Nodes) != 1 || res.Mean.Federated.Accuracy != nil || res.AllRows.Federated.F1 != nil {
 		t.Errorf("without test rows: %+v", res)
 	}
@@ -120,7 +139,7 @@ func TestContributions(t *testing.T) {
 		e.Nation, e.Node = "HUN", []string{"a", "b", "c"}[i]
 		return Enrolled{CID: record.CIDOf([]byte{byte(i)}), Author: tk.Nodes[i], Enrolment: e}
 	}
-	c := counts("1 yes")
+	e := evaluated(theModel, "1 yes")
 	for _, row := range []struct {
 		name string
 		out  Out // of the node between the two others
@@ -152,9 +171,7 @@ func TestContributions(t *testing.T) {
 				members = append(members, at(1))
 			}
 		}
-		evaluations := map[record.NodeID]Evaluation{
-			tk.Nodes[0]: {Model: theModel, Local: c, Federated: c}, tk.Nodes[2]: {Model: theModel, Local: c, Federated: c},
-		}
+		evaluations := map[record.NodeID]Evaluation{tk.Nodes[0]: e, tk.Nodes[2]: e}
 		res := resultsOf(t, content, members, enrolments, evaluations)
 		if len(res.Contributions) != 3 || res.Contributions[0].PeerID != tk.Nodes[0] || res.Contributions[2].PeerID != tk.Nodes[2] || res.Contributions[1] != row.want {
 			t.Errorf("%s: %+v, want %+v", row.name, res.Contributions, row.want)
@@ -163,7 +180,7 @@ func TestContributions(t *testing.T) {
 		if missing := len(res.Missing) == 1 && res.Missing[0] == tk.Nodes[1]; missing != row.want.InFinal || len(res.Missing) > 1 {
 			t.Errorf("%s: missing %v", row.name, res.Missing)
 		}
-		evaluations[tk.Nodes[1]] = Evaluation{Model: theModel, Local: c, Federated: c}
+		evaluations[tk.Nodes[1]] = e
 		if res := resultsOf(t, content, members, enrolments, evaluations); len(res.Missing) != 0 || res.AllRows.Federated.Rows != 3 {
 			t.Errorf("%s: missing %v of %d rows", row.name, res.Missing, res.AllRows.Federated.Rows)
 		}

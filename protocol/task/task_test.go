@@ -102,9 +102,9 @@ func TestTaskCheck(t *testing.T) {
 		{"more classes", func(t *Task) { classes(t, MaxClasses+1) }, "classes"},
 		{"the widest", func(t *Task) { inputs(t, MaxVector/8-1) }, ""},
 		{"a vector that does not ride inside", func(t *Task) { inputs(t, MaxVector/8) }, ""},
-		{"as much as can be mixed", func(t *Task) { t.Nodes = many(200); inputs(t, MaxMixed/8/200/32-1); classes(t, 32) }, ""},
-		{"more than can be mixed", func(t *Task) { t.Nodes = many(200); inputs(t, MaxMixed/8/200/32); classes(t, 32) }, "to mix in a round"},
-		{"a wide model of one node", func(t *Task) { t.Nodes = many(1); inputs(t, 5000); classes(t, 32) }, ""},
+		{"as much as can be mixed", func(t *Task) { t.Nodes = many(200); inputs(t, MaxMixed/8/200/16-1); classes(t, 16) }, ""},
+		{"more than can be mixed", func(t *Task) { t.Nodes = many(200); inputs(t, MaxMixed/8/200/16); classes(t, 16) }, "to mix in a round"},
+		{"a wide model of one node", func(t *Task) { t.Nodes = many(1); inputs(t, 5000); classes(t, 16) }, ""},
 		{"too long levels", func(t *Task) {
 			for i := range t.Encoding.Features {
 				t.Encoding.Features[i] = dataset.FeatureSpec{Name: fmt.Sprint("f", i), Kind: dataset.Categorical}
@@ -576,7 +576,8 @@ func TestEvaluationOf(t *testing.T) {
 	evaluation := func() Evaluation {
 		return Evaluation{
 			Task: taskID(t), Model: record.CIDOf([]byte("model")),
-			Local: counts("-1 no", "2 no", "1 yes"), Federated: counts("-1 no", "-2 no", "1 yes"),
+			Local: counts("-1 no", "2 no", "1 yes"), Federated: counts("-1 no", "-2 no", "1 yes"), Personal: counts("1 no", "-2 no", "1 yes"),
+			Better: 1, Worse: 2,
 		}
 	}
 	e := evaluation()
@@ -585,7 +586,7 @@ func TestEvaluationOf(t *testing.T) {
 		t.Fatalf("%+v came back as %+v, %v", e, got, err)
 	}
 	none := e
-	none.Local, none.Federated = counts(), counts()
+	none.Local, none.Federated, none.Personal, none.Better, none.Worse = counts(), counts(), counts(), 0, 0
 	if _, err := EvaluationOf(sign(t, keys[1], record.KindEvaluation, id, 0, none), tk); err != nil {
 		t.Errorf("without test rows: %v", err)
 	}
@@ -606,7 +607,16 @@ func TestEvaluationOf(t *testing.T) {
 	}
 	for name, edit := range map[string]func(*Evaluation){
 		"other rows":                 func(e *Evaluation) { e.Local = counts("1 yes") },
-		"wrong rows":                 func(e *Evaluation) { e.Local.Rows++; e.Federated.Rows++ },
+		"other rows of the own part": func(e *Evaluation) { e.Personal = counts("1 yes") },
+		"no own part":                func(e *Evaluation) { e.Personal = learn.Counts{} },
+		"more better than rows":      func(e *Evaluation) { e.Better, e.Worse = 4, 0 },
+		"more worse than rows":       func(e *Evaluation) { e.Better, e.Worse = 0, 4 },
+		"more either than rows":      func(e *Evaluation) { e.Better, e.Worse = 2, 2 },
+		"either that overflow":       func(e *Evaluation) { e.Better, e.Worse = 2, math.MaxUint64 },
+		"a parent of no parent":      func(e *Evaluation) { c := e.Local; e.Parent = &c },
+		"errors of no number":        func(e *Evaluation) { e.Local.Errors = &learn.Errors{} },
+		"groups of no column":        func(e *Evaluation) { e.Local.Groups = make([]uint64, 4) },
+		"wrong rows":                 func(e *Evaluation) { e.Local.Rows++; e.Federated.Rows++; e.Personal.Rows++ },
 		"too few counts":             func(e *Evaluation) { e.Federated.Confusion = e.Federated.Confusion[:3] },
 		"no counts":                  func(e *Evaluation) { e.Local.Confusion = nil },
 		"counts of three classes":    func(e *Evaluation) { e.Local.Confusion = make([]uint64, 9) },
@@ -614,8 +624,10 @@ func TestEvaluationOf(t *testing.T) {
 		"a histogram of other rows":  func(e *Evaluation) { e.Federated.Positives = e.Federated.Negatives },
 		"an unpacked histogram":      func(e *Evaluation) { e.Federated.Positives = []byte{0xff} },
 		"a histogram beyond its end": func(e *Evaluation) { e.Local.Negatives = binary.AppendUvarint(nil, learn.Bins) },
-		"too many rows":              func(e *Evaluation) { e.Local, e.Federated = many(MaxRows+1), many(MaxRows+1) },
-		"2^63 rows":                  func(e *Evaluation) { e.Local, e.Federated = many(1<<63), many(1<<63) },
+		"too many rows": func(e *Evaluation) {
+			e.Local, e.Federated, e.Personal = many(MaxRows+1), many(MaxRows+1), many(MaxRows+1)
+		},
+		"2^63 rows": func(e *Evaluation) { e.Local, e.Federated, e.Personal = many(1<<63), many(1<<63), many(1<<63) },
 	} {
 		e := evaluation()
 		edit(&e)
@@ -623,7 +635,7 @@ func TestEvaluationOf(t *testing.T) {
 		refused(t, name, err, false)
 	}
 	most := e
-	most.Local, most.Federated = many(MaxRows), many(MaxRows)
+	most.Local, most.Federated, most.Personal, most.Better, most.Worse = many(MaxRows), many(MaxRows), many(MaxRows), 1, MaxRows-1
 	if _, err := EvaluationOf(sign(t, keys[1], record.KindEvaluation, id, 0, most), tk); err != nil {
 		t.Errorf("with the most test rows: %v", err)
 	}
@@ -632,35 +644,59 @@ func TestEvaluationOf(t *testing.T) {
 // The largest evaluation of a task that passes is a record: else training would
 // end in nothing.
 func TestTheLargestEvaluationIsARecord(t *testing.T) {
-	tk := good()
-	classes(&tk, MaxClasses)
-	if err := tk.Check(); err != nil {
-		t.Fatal(err)
-	}
-	// Each histogram has every bin; as many bins as the rows allow take three
-	// bytes, the others two.
-	const bins = MaxClasses * learn.Bins
-	histogram := func(big int) (b []byte) {
-		for i := range bins {
-			n := uint64(128)
-			if i%learn.Bins < big {
-				n = 1 << 14
+	for name, edit := range map[string]func(*Task){
+		"the most classes": func(tk *Task) { classes(tk, MaxClasses) },
+		"two classes":      func(*Task) {},
+		"a number":         func(tk *Task) { tk.Encoding.Classes, tk.Encoding.Positive, tk.Model = nil, "", learn.Linear },
+	} {
+		tk := good()
+		edit(&tk)
+		k := len(tk.Encoding.Classes)
+		if k > 0 {
+			tk.Encoding.Sensitive = "group"
+			for i := range min(MaxGroupCells/k/k, 64) {
+				tk.Encoding.Groups = append(tk.Encoding.Groups, fmt.Sprintf("g%04d", i))
 			}
-			b = binary.AppendUvarint(append(b, 0), n)
 		}
-		return b
+		if err := tk.Check(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		// Each histogram has every bin; as many bins as the rows allow take three
+		// bytes, the others two.
+		histogram := func(histograms int) (b []byte) {
+			big := int((MaxRows - 2*learn.Bins*128) / (1<<14 - 128) / 2)
+			for i := range histograms * learn.Bins {
+				n := uint64(128)
+				if i%learn.Bins < big {
+					n = 1 << 14
+				}
+				b = binary.AppendUvarint(append(b, 0), n)
+			}
+			return b
+		}
+		c := learn.Counts{Rows: MaxRows}
+		if k == 0 {
+			c.Errors = &learn.Errors{Unit: math.Pi, Absolute: math.MaxUint64, Squared: math.MaxUint64, Target: math.MinInt64, Spread: math.MaxUint64, Histogram: histogram(1)}
+		} else {
+			pairs := k
+			if k == 2 {
+				pairs = 1
+			}
+			c.Positives, c.Negatives = histogram(pairs), histogram(pairs)
+			for range k * k {
+				c.Confusion = append(c.Confusion, MaxRows)
+			}
+			for range len(tk.Encoding.Groups) * k * k {
+				c.Groups = append(c.Groups, MaxRows)
+			}
+		}
+		r, err := record.Sign(keys[1], strings.Repeat("x", record.MaxName), record.KindEvaluation, taskID(t).String(), 0,
+			Evaluation{Task: taskID(t), Model: taskID(t), Local: c, Federated: c, Personal: c, Better: MaxRows / 2, Worse: MaxRows / 2, Parent: &c})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		t.Logf("%s: %d of %d bytes", name, len(r.Bytes), record.MaxBytes)
 	}
-	big := int((MaxRows - 2*learn.Bins*128) / (1<<14 - 128) / 2)
-	c := learn.Counts{Rows: MaxRows, Positives: histogram(big), Negatives: histogram(big)}
-	for range MaxClasses * MaxClasses {
-		c.Confusion = append(c.Confusion, MaxRows/MaxClasses/MaxClasses)
-	}
-	r, err := record.Sign(keys[1], strings.Repeat("x", record.MaxName), record.KindEvaluation, taskID(t).String(), 0,
-		Evaluation{Task: taskID(t), Model: taskID(t), Local: c, Federated: c})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d of %d bytes", len(r.Bytes), record.MaxBytes)
 }
 
 func TestWeightsOfARosterCanBeSummed(t *testing.T) {
