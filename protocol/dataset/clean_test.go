@@ -96,6 +96,12 @@ func TestCleanKinds(t *testing.T) {
 
 func TestCleanTarget(t *testing.T) {
 	table := numbered("x few many y", 60, func(i int) string { return fmt.Sprintf("%d %d %d a", i, i%20, i%21) })
+	if k := clean(t, table, Options{Target: "few", Numeric: []string{"few"}}).Manifest.column("few").Kind; k != Numeric {
+		t.Errorf("a target of 20 numbers that is declared numeric is %s", k)
+	}
+	if c := clean(t, table, Options{Target: "few", Units: map[string]string{"few": "kg"}}).Manifest.column("few"); c.Kind != Numeric || c.Unit != "kg" {
+		t.Errorf("a target of 20 numbers that has a unit is %+v", c)
+	}
 	if k := clean(t, table, Options{Target: "few"}).Manifest.column("few").Kind; k != Categorical {
 		t.Errorf("a target of 20 numbers is %s", k)
 	}
@@ -334,6 +340,112 @@ func TestNearlyNumericColumnsAreNamed(t *testing.T) {
 	wantError(t, err, "no feature column", "1 of 100 cells are not numbers (inf)")
 }
 
+func TestHintOfOneColumn(t *testing.T) {
+	for _, c := range []struct {
+		rows int
+		x    func(i int) string
+		want string
+	}{
+		{90, func(i int) string { return []string{"_", strconv.Itoa(i)}[min(i/30, 1)] }, "x is empty in 30 of 90 rows: a task that uses it leaves these rows out, or fills them, as with 'x|mean|indicator'"},
+		{900, func(i int) string { return []string{"_", strconv.Itoa(i)}[min(i/300, 1)] }, "x is empty in 300 of 900 rows: a task that uses it leaves these rows out, or fills them, as with 'x|median|indicator'"},
+		{90, func(i int) string { return []string{"_", "a", "b"}[min(i/30, 2)] }, "x is empty in 30 of 90 rows: a task that uses it leaves these rows out, or fills them, as with 'x|fill missing|indicator'"},
+		{15, func(i int) string { return []string{"_", strconv.Itoa(i)}[min(i/10, 1)] }, "x is empty in 10 of 15 rows: a task that uses it leaves these rows out, or fills them, as with 'x|fill 0|indicator'"},
+	} {
+		h := clean(t, numbered("x a y", c.rows, func(i int) string { return fmt.Sprint(c.x(i), " ", i, " ", i%2) }), Options{Target: "y", Levels: map[string][]string{"y": {"0", "1"}}}).Hints
+		if !slices.Equal(h, []string{c.want}) {
+			t.Errorf("hints %q, want %q", h, c.want)
+		}
+	}
+	// A fifth of the rows at most is nothing to speak of.
+	if h := clean(t, numbered("x a y", 100, func(i int) string { return fmt.Sprint([]string{"_", strconv.Itoa(i)}[min(i/20, 1)], " ", i, " ", i%2) }), Options{Target: "y"}).Hints; len(h) > 0 {
+		t.Errorf("hints %q", h)
+	}
+	// Where no row has everything, any gap is.
+	h := clean(t, numbered("a b y", 40, func(i int) string {
+		if i < 36 {
+			return fmt.Sprint("_ ", i, " ", i%2)
+		}
+		return fmt.Sprint(i, " _ ", i%2)
+	}), Options{Target: "y"}).Hints
+	if len(h) != 1 || !strings.Contains(h[0], "a is empty in 36 of 40 rows") {
+		t.Errorf("hints %q", h)
+	}
+}
+
+func TestConstantColumn(t *testing.T) {
+	c := clean(t, numbered("x c a y", 120, func(i int) string { return fmt.Sprint("5 v ", i, " 1") }), Options{Target: "y"})
+	for _, name := range []string{"x", "c", "y"} {
+		if !slices.Contains(c.Hints, name+" is the same in every row; it helps a model only where it is otherwise at other nodes") {
+			t.Errorf("hints %q say nothing of %s", c.Hints, name)
+		}
+	}
+	if x := c.Manifest.column("x"); !slices.Equal(x.Statistics, []float64{5, 0}) || !slices.Equal(x.Deciles, slices.Repeat([]float64{5}, 9)) {
+		t.Errorf("%+v", x)
+	}
+	other := published("other", "x a c:v,w y!0")
+	e, err := NewEncoding("y", []string{"x", "c|level"}, "", []Manifest{c.Manifest, other})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := e.Encode(c.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	MomentsOf(s).Scaling().Apply(s)
+	for _, x := range s.X {
+		if x != 0 {
+			t.Fatalf("a constant column is scaled to %v", s.X[:4])
+		}
+	}
+}
+
+// A feature that has values only in rows that are dropped is an empty one.
+func TestFeatureEmptyAfterCleaning(t *testing.T) {
+	c := clean(t, tableFrom("x a y", "1 1 _", "_ 2 0", "_ 3 1"), Options{Target: "y"})
+	if c.LeftOut["x"] != "empty" || !slices.Equal(c.Table.Columns, []string{"a", "y"}) || len(c.Table.Rows) != 2 {
+		t.Errorf("left out %v, kept %v", c.LeftOut, c.Table)
+	}
+}
+
+func TestMillionLevels(t *testing.T) {
+	const n = 1_000_000
+	table := Table{Columns: []string{"id", "x", "y"}, Rows: make([][]string, n)}
+	cells := make([]string, 3*n)
+	for i := range table.Rows {
+		row := cells[3*i : 3*i+3 : 3*i+3]
+		row[0], row[1], row[2] = "patient "+strconv.Itoa(i), strconv.Itoa(i%977), []string{"no", "yes"}[i%2]
+		table.Rows[i] = row
+	}
+	c := clean(t, table, Options{Target: "y"})
+	if c.LeftOut["id"] != "text of more than 64 levels" || len(c.Manifest.Columns) != 2 {
+		t.Errorf("left out %v, columns %v", c.LeftOut, c.Manifest.Columns)
+	}
+	_, err := Clean(table, Options{Name: "d", Target: "y", Categorical: []string{"id"}})
+	wantError(t, err, `"id" has more than 1,000 levels`, "--ignore id")
+	_, err = Clean(table, Options{Name: "d", Target: "id"})
+	wantError(t, err, `"id" has more than 1,000 levels`)
+}
+
+// What a task can do without gives way where a manifest would be too large.
+func TestManyColumns(t *testing.T) {
+	const n, width = 200, 7_000
+	table := Table{Columns: make([]string, width), Rows: make([][]string, n)}
+	for j := range width {
+		table.Columns[j] = "x" + strconv.Itoa(j)
+	}
+	for i := range n {
+		table.Rows[i] = slices.Repeat([]string{strconv.Itoa(i)}, width)
+		table.Rows[i][0] = strconv.Itoa(i % 2)
+	}
+	c := clean(t, table, Options{Target: "x0"})
+	if x := c.Manifest.column("x5"); len(x.Deciles) > 0 || len(x.Statistics) != 2 {
+		t.Errorf("%+v", x)
+	}
+	if len(c.Hints) != 1 || !strings.Contains(c.Hints[0], "7000 columns are too many to publish deciles") {
+		t.Errorf("hints %q", c.Hints)
+	}
+}
+
 func TestEveryRowDropped(t *testing.T) {
 	_, err := Clean(tableFrom("a b y", "1 2 _", "_ _ 1"), Options{Name: "d", Target: "y"})
 	wantError(t, err, "every feature column is empty in the 1 rows that have a target")
@@ -368,6 +480,18 @@ func TestCleanRefuses(t *testing.T) {
 		{"split is categorical", good, Options{Target: "label", Split: "part", Categorical: []string{"part"}}, []string{"part"}},
 		{"split of other words", good, Options{Target: "label", Split: "sex"}, []string{`"sex"`, `"f"`, "only train and test"}},
 		{"no feature", good, Options{Target: "label", Split: "part", Ignore: []string{"age", "sex"}}, []string{"no feature"}},
+		{"mistyped numeric", good, Options{Target: "label", Numeric: []string{"aeg"}}, []string{"--numeric", `"age"`}},
+		{"numeric text", good, Options{Target: "label", Numeric: []string{"sex"}}, []string{`"sex" is numeric by --numeric`, "2 of its 2 cells are not numbers (f, m)"}},
+		{"infinite", tableFrom("a y", "1 0", "inf 1", "NaN 1"), Options{Target: "y", Numeric: []string{"a"}}, []string{"2 of its 3 cells are not numbers (inf, NaN); correct or empty them"}},
+		{"numeric and categorical", good, Options{Target: "label", Numeric: []string{"age"}, Categorical: []string{"age"}}, []string{"categorical by --categorical", "name it once"}},
+		{"numeric and positive", good, Options{Target: "label", Numeric: []string{"label"}, Positive: "1"}, []string{"categorical by --positive"}},
+		{"unit of no column", good, Options{Target: "label", Units: map[string]string{"ag": "years"}}, []string{"--unit", `"age"`}},
+		{"unit of an ignored column", good, Options{Target: "label", Ignore: []string{"age"}, Units: map[string]string{"age": "years"}}, []string{"--unit and by --ignore"}},
+		{"unit of text", good, Options{Target: "label", Units: map[string]string{"sex": "m"}}, []string{`"sex" is numeric by --unit`}},
+		{"unit of levels", good, Options{Target: "label", Levels: map[string][]string{"age": {"1"}}, Units: map[string]string{"age": "years"}}, []string{"categorical by --levels"}},
+		{"unit of the split", good, Options{Target: "label", Split: "part", Units: map[string]string{"part": "years"}}, []string{"--unit is for others"}},
+		{"long unit", good, Options{Target: "label", Units: map[string]string{"age": strings.Repeat("m", 65)}}, []string{`unit of column "age"`, "65 characters"}},
+		{"bidi unit", good, Options{Target: "label", Units: map[string]string{"age": "\u202e"}}, []string{"bidirectional"}},
 		{"no rows", Table{Columns: good.Columns}, Options{Target: "label"}, []string{"no rows"}},
 		{"ragged", Table{Columns: good.Columns, Rows: [][]string{{"1"}}}, Options{Target: "label"}, []string{"row 1 has 1 cells"}},
 		{"twice", tableFrom("a a", "1 2"), Options{Target: "a"}, []string{`two columns are named "a"`}},
@@ -398,6 +522,7 @@ func TestCleanRefuses(t *testing.T) {
 func FuzzClean(f *testing.F) {
 	f.Add("a b y\n1 2 0\n1.0 2 1\n_ 3 1", "y", "", "a", "b", "x", "1")
 	f.Add("a y s\n1 0 train\n2 1 test\n3 1 TEST", "y", "s", "", "a", "1", "")
+	f.Add("a b y\n"+strings.Repeat("1 _ 0\n2 p 1\n3 q 2.5\n4 _ 7\n", 40), "y", "", "", "b", "p", "")
 	f.Add(strings.Repeat("u v w\n", 1)+strings.Repeat("1 x p\n2 x q\n", 12)+"3 rare p\n", "w", "", "", "v", "z", "p")
 	f.Fuzz(func(t *testing.T, text, target, split, ignore, levels, level, positive string) {
 		lines := strings.Split(text, "\n")
@@ -425,10 +550,13 @@ func FuzzClean(f *testing.F) {
 			counts := map[string]int{}
 			for _, row := range c.Table.Rows {
 				cell := row[at[col.Name]]
-				if cell == "" {
+				if cell == "" && col.Role != Feature {
 					t.Fatalf("a row misses %q", col.Name)
 				}
 				counts[cell]++
+			}
+			if missing := counts[""]; col.Gaps != (missing > 0) || col.Missing > 0 && col.Missing != uint64(missing) {
+				t.Fatalf("%d missing cells are published as %d, %v", missing, col.Missing, col.Gaps)
 			}
 			if len(col.Statistics) > 0 && len(c.Table.Rows) < minPublished {
 				t.Fatalf("statistics of %d rows", len(c.Table.Rows))
@@ -440,16 +568,35 @@ func FuzzClean(f *testing.F) {
 				}
 			}
 		}
+		for _, d := range Drift(m, c.Table) {
+			if d.Level == DriftModerate || d.Level == DriftLarge {
+				t.Fatalf("column %q has drifted from itself: %+v", d.Column, d)
+			}
+		}
 		e, err := NewEncoding(target, nil, "", []Manifest{m})
 		if err != nil {
 			return
 		}
-		training, testing, err := e.Divide(c.Table, split, 1)
-		if err == nil && len(training.Rows)+len(testing.Rows) != len(c.Table.Rows) {
-			t.Fatalf("%d + %d rows of %d", len(training.Rows), len(testing.Rows), len(c.Table.Rows))
+		if err := m.Fits(e); err != nil {
+			t.Fatalf("a dataset does not fit its own encoding: %v", err)
 		}
-		if s, err := e.Encode(c.Table); err == nil && (len(s.X) != s.N*s.D || len(s.Y) != s.N) {
-			t.Fatalf("samples of %d x %d hold %d and %d", s.N, s.D, len(s.X), len(s.Y))
+		rows, where, left := e.Complete(c.Table, true)
+		for _, n := range left {
+			where = append(where, make([]int, n)...)
+		}
+		if len(where) != len(c.Table.Rows) {
+			t.Fatalf("%d rows of %d are complete or left out (%v)", len(where), len(c.Table.Rows), left)
+		}
+		training, testing, err := e.Divide(rows, split, 1)
+		if err == nil && len(training.Rows)+len(testing.Rows) != len(rows.Rows) {
+			t.Fatalf("%d + %d rows of %d", len(training.Rows), len(testing.Rows), len(rows.Rows))
+		}
+		s, err := e.Encode(rows)
+		if err == nil && (len(s.X) != s.N*s.D || len(s.Y)+len(s.T) != s.N) {
+			t.Fatalf("samples of %d x %d hold %d, %d and %d", s.N, s.D, len(s.X), len(s.Y), len(s.T))
+		}
+		if err != nil && !strings.Contains(err.Error(), "levels in") {
+			t.Fatalf("complete rows are not encoded: %v", err)
 		}
 	})
 }
