@@ -143,15 +143,19 @@ func (e Encoding) find(t Table, columns []string) (at []int, err error) {
 	for i, name := range t.Columns {
 		where[name] = i
 	}
+	needed := make(map[string]bool, len(columns))
+	for _, name := range e.needed() {
+		needed[name] = true
+	}
 	var lacks []string
 	for _, name := range columns {
 		i, ok := where[name]
-		switch {
-		case ok:
-		case !slices.Contains(e.needed(), name):
+		if !ok {
 			i = -1
-		case !slices.Contains(lacks, name):
-			lacks = append(lacks, name)
+			if needed[name] {
+				lacks = append(lacks, name)
+				needed[name] = false // it is named once
+			}
 		}
 		at = append(at, i)
 	}
@@ -341,7 +345,7 @@ func (e Encoding) Divide(t Table, split string, seed uint64) (training, testing 
 		} else {
 			key = binary.BigEndian.AppendUint64(key[:0], seed)
 			for _, a := range at {
-				key = appendCell(key, canonical(row[a]))
+				key = appendCell(key, canonical(cellAt(row, a)))
 			}
 			digest := sha256.Sum256(key)
 			if side = train; binary.BigEndian.Uint64(digest[:8])%100 < 25 {
