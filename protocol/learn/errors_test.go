@@ -187,6 +187,9 @@ func TestCheckRefusesErrors(t *testing.T) {
 		"few squares":    {func(c *Counts, e *Errors) { e.Squared = e.Absolute * e.Absolute / 3 }, "squared"},
 		"no squares":     {func(c *Counts, e *Errors) { e.Squared = 0 }, "squared"},
 		"many squares":   {func(c *Counts, e *Errors) { e.Squared = e.Absolute*largest + 1 }, "squared"},
+		"small squares": {func(c *Counts, e *Errors) {
+			c.Rows, *e = 4, Errors{Unit: 1, Absolute: 2, Squared: 1, Histogram: pack([]uint64{2, 2})}
+		}, "squared"},
 		"all squares":    {func(c *Counts, e *Errors) { e.Squared = most }, "squared"},
 		"target":         {func(c *Counts, e *Errors) { e.Target = 3*largest + 1; e.Spread = most }, "targets"},
 		"least target":   {func(c *Counts, e *Errors) { e.Target = math.MinInt64; e.Spread = most }, "targets"},

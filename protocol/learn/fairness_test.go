@@ -108,6 +108,21 @@ func TestGroupsAreSummed(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(sum, all) {
 		t.Errorf("%+v is not %+v: %v", sum, all, err)
 	}
+	total := NewTally(Spec{Kind: Logistic, Inputs: 1, Classes: 2})
+	total.Groups(2)
+	for _, x := range []float64{-.5, .5} {
+		part := NewTally(Spec{Kind: Logistic, Inputs: 1, Classes: 2})
+		part.Groups(2)
+		part.Count([]float64{1, 0}, dataset.Samples{N: 1, D: 1, X: []float64{x}, Y: []int{1}, G: []int{1}})
+		total.Add(part)
+	}
+	if got := total.Counts(); !reflect.DeepEqual(got, grouped(2, map[int]string{1: "10 11"})) {
+		t.Errorf("the tally is %+v", got)
+	}
+	total.Reset()
+	if got := total.Counts(); !reflect.DeepEqual(got, grouped(2, nil)) {
+		t.Errorf("an empty tally is %+v", got)
+	}
 	for name, parts := range map[string][]Counts{
 		"other groups": {all, grouped(3, one)},
 		"no groups":    {all, grouped(0, one)},
@@ -130,6 +145,7 @@ func TestCheckRefusesGroups(t *testing.T) {
 		"part of one":    func(c *Counts) { c.Groups = c.Groups[:7] },
 		"more":           func(c *Counts) { c.Groups = append(c.Groups, 0) },
 		"a row too many": func(c *Counts) { c.Groups[3] += 2 },
+		"a row of both":  func(c *Counts) { c.Groups[3], c.Groups[7] = 2, 1 },
 		"an overflow":    func(c *Counts) { c.Groups[3], c.Groups[7] = 2, math.MaxUint64 },
 		"another cell":   func(c *Counts) { c.Groups[5]++ },
 	} {
