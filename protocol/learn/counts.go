@@ -251,6 +251,9 @@ func (c Counts) checkErrors() error {
 // checkGroups refuses groups' matrices that hold more rows of a cell than there
 // are: a row is of one group, or of none. The matrix of all rows was checked.
 func (c Counts) checkGroups(groups int) error {
+	if len(c.Groups) == 0 && groups == 0 {
+		return nil
+	}
 	k := len(c.Confusion)
 	if len(c.Groups)/k != groups || len(c.Groups)%k != 0 {
 		return fmt.Errorf("%d counts by group for %d groups", len(c.Groups), groups)
