@@ -48,8 +48,15 @@ func Drift(m Manifest, t Table) []ColumnDrift {
 func (c Column) drift(rows uint64, t Table, at int) ColumnDrift {
 	d := ColumnDrift{Column: c.Name, Level: DriftUnknown}
 	var bins []bin
+	spread := 1.0 // of what chance brings about
 	if c.Kind == Numeric {
-		bins, d.Rows, d.KS = c.binNumbers(t, at)
+		var tied bool
+		if bins, d.Rows, d.KS, tied = c.binNumbers(t, at); tied {
+			// Where deciles lie within values of many rows, a bin may take all that
+			// the distribution function is off, which has a variance of up to 1/4n
+			// instead of 0.09/n.
+			spread = 0.25 / 0.09
+		}
 	} else {
 		bins, d.Rows = c.binLevels(rows, t, at)
 	}
@@ -70,7 +77,7 @@ func (c Column) drift(rows uint64, t Table, at int) ColumnDrift {
 		psi += (q - b.share) * math.Log(q/b.share)
 	}
 	d.PSI = &psi
-	switch chance := byChance(len(bins)-1, float64(c.filled(rows)), float64(d.Rows)); {
+	switch chance := spread * byChance(len(bins)-1, float64(c.filled(rows)), float64(d.Rows)); {
 	case psi < 0.1 || psi < chance:
 		d.Level = DriftNone
 	case psi < 0.25:
@@ -102,8 +109,8 @@ type bin struct{ share, rows float64 }
 // binNumbers counts rows between the deciles. A decile that is a value of many
 // rows lies somewhere among these: of the new rows with that value as many as
 // possible are taken to lie on the side where they make no difference. So a column
-// of few values does not differ from itself.
-func (c Column) binNumbers(t Table, at int) (bins []bin, rows int, ks *float64) {
+// of few values does not differ from itself. Tied says that there are such values.
+func (c Column) binNumbers(t Table, at int) (bins []bin, rows int, ks *float64, tied bool) {
 	below, upTo := make([]float64, len(c.Deciles)), make([]float64, len(c.Deciles))
 	for _, row := range t.Rows {
 		v, ok := number(row[at])
@@ -127,7 +134,7 @@ func (c Column) binNumbers(t Table, at int) (bins []bin, rows int, ks *float64) 
 		}
 	}
 	if len(c.Deciles) == 0 || rows == 0 {
-		return nil, rows, nil
+		return nil, rows, nil, false
 	}
 	n, cut, far := float64(rows), 0.0, 0.0
 	least, most := 0.0, 0.0 // rows below, and up to, the decile
@@ -136,6 +143,7 @@ func (c Column) binNumbers(t Table, at int) (bins []bin, rows int, ks *float64) 
 		want := n * float64(i+1) / 10
 		next := min(max(want, least), most)
 		far = max(far, math.Abs(next-want)/n)
+		tied = tied || most-least > max(1, n/50)
 		if i >= 2 && c.Deciles[i-2] == d { // within one value, as the bin before
 			bins[len(bins)-1].share += 0.1
 			bins[len(bins)-1].rows += next - cut
@@ -144,7 +152,7 @@ func (c Column) binNumbers(t Table, at int) (bins []bin, rows int, ks *float64) 
 		}
 		cut = next
 	}
-	return append(bins, bin{0.1, n - cut}), rows, &far
+	return append(bins, bin{0.1, n - cut}), rows, &far, tied
 }
 
 // binLevels counts rows by the levels whose counts are published, and those of all

@@ -131,10 +131,76 @@ func TestHostileManifest(t *testing.T) {
 	}
 }
 
+// A manifest with all figures, each of which a peer may have made up.
+func TestHostileFigures(t *testing.T) {
+	const x, u, c, y = 0, 1, 2, 3 // columns
+	good := func() Manifest {
+		m := described("a", 200)
+		m.Columns[u].Missing, m.Columns[u].Gaps = 40, true
+		return m
+	}
+	m := good()
+	if err := m.Check(); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*Manifest){
+		"long unit":                 func(m *Manifest) { m.Columns[x].Unit = strings.Repeat("m", 65) },
+		"bidi unit":                 func(m *Manifest) { m.Columns[x].Unit = "\u202e" },
+		"unit of levels":            func(m *Manifest) { m.Columns[c].Unit = "m" },
+		"eight deciles":             func(m *Manifest) { m.Columns[x].Deciles = m.Columns[x].Deciles[1:] },
+		"a million deciles":         func(m *Manifest) { m.Columns[x].Deciles = make([]float64, 1_000_000) },
+		"deciles out of order":      func(m *Manifest) { m.Columns[x].Deciles[3] = 100 },
+		"NaN decile":                func(m *Manifest) { m.Columns[x].Deciles[3] = math.NaN() },
+		"infinite decile":           func(m *Manifest) { m.Columns[x].Deciles[8] = math.Inf(1) },
+		"huge decile":               func(m *Manifest) { m.Columns[x].Deciles[8] = 1e101 },
+		"exact decile":              func(m *Manifest) { m.Columns[x].Deciles[3] = 8.001 },
+		"deciles alone":             func(m *Manifest) { m.Columns[x].Statistics = nil },
+		"deciles of few rows":       func(m *Manifest) { m.Columns[x].Missing, m.Columns[x].Gaps = 101, true },
+		"deciles of levels":         func(m *Manifest) { m.Columns[c].Deciles = make([]float64, 9) },
+		"counts of numbers":         func(m *Manifest) { m.Columns[x].Counts = []uint64{200} },
+		"one count too few":         func(m *Manifest) { m.Columns[c].Counts = m.Columns[c].Counts[1:] },
+		"count of nine":             func(m *Manifest) { m.Columns[c].Counts = []uint64{191, 9} },
+		"count of more than all":    func(m *Manifest) { m.Columns[c].Counts = []uint64{201, 0} },
+		"counts that overflow":      func(m *Manifest) { m.Columns[c].Counts = []uint64{math.MaxUint64, 201} },
+		"counts with a rest":        func(m *Manifest) { m.Columns[c].Counts = []uint64{100, 90} },
+		"counts of none":            func(m *Manifest) { m.Columns[c].Counts = []uint64{0, 0} },
+		"a count told by the rest":  func(m *Manifest) { m.Columns[c].Counts = []uint64{195, 0} },
+		"a level that is not there": func(m *Manifest) { m.Columns[c].Counts = []uint64{200, 0} },
+		"hidden levels of no row":   func(m *Manifest) { m.Columns[c].Hidden = true },
+		"few gaps of no row":        func(m *Manifest) { m.Columns[c].Gaps = true },
+		"counts without missing":    func(m *Manifest) { m.Columns[c].Gaps, m.Columns[c].Missing = true, 30 },
+		"counts of few rows":        func(m *Manifest) { m.Rows = 99; m.Columns[c].Counts = []uint64{50, 49} },
+		"missing without gaps":      func(m *Manifest) { m.Columns[u].Gaps = false },
+		"nine missing":              func(m *Manifest) { m.Columns[u].Missing = 9 },
+		"nine present":              func(m *Manifest) { m.Columns[u].Missing = 191 },
+		"more missing than rows":    func(m *Manifest) { m.Columns[u].Missing = math.MaxUint64 },
+		"gaps of the target":        func(m *Manifest) { m.Columns[y].Counts, m.Columns[y].Gaps = nil, true },
+	} {
+		m := good()
+		spoil(&m)
+		if m.Check() == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	for name, change := range map[string]func(*Manifest){
+		"hidden counts": func(m *Manifest) { m.Columns[c].Counts = []uint64{150, 0} },
+		"rest unnamed":  func(m *Manifest) { m.Columns[c].Counts, m.Columns[c].Hidden = []uint64{100, 90}, true },
+		"few gaps":      func(m *Manifest) { m.Columns[c].Counts, m.Columns[c].Gaps = []uint64{100, 0}, true },
+		"no counts":     func(m *Manifest) { m.Columns[c].Counts = nil },
+	} {
+		m := good()
+		change(&m)
+		if err := m.Check(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func FuzzManifestOf(f *testing.F) {
 	f.Add(sign(f, goodManifest(f), "wards", 1).Payload)
 	small := published("wards", "x c:a,b y!0,1")
 	f.Add(sign(f, small, "wards", 1).Payload)
+	f.Add(sign(f, described("wards", 200), "wards", 1).Payload)
 	f.Add([]byte{0xa0})
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		r := record.Record{Slot: record.Slot{Kind: record.KindManifest, Subject: "wards"}, Number: 1, Payload: payload}
@@ -153,6 +219,19 @@ func FuzzManifestOf(f *testing.F) {
 		}
 		if e, err := NewEncoding(m.Target, nil, "", []Manifest{m, m}); err == nil && e.Check() != nil {
 			t.Fatal("an encoding of accepted manifests is refused")
+		}
+		rows := Table{Columns: m.names(), Rows: [][]string{make([]string, len(m.names())), slices.Repeat([]string{"1"}, len(m.names()))}}
+		for _, d := range Drift(m, rows) {
+			if d.PSI != nil && (math.IsNaN(*d.PSI) || math.IsInf(*d.PSI, 0)) || d.KS != nil && !(*d.KS >= 0 && *d.KS <= 1) {
+				t.Fatalf("drift %+v", d)
+			}
+		}
+		for _, c := range m.Columns {
+			for _, step := range []string{"|mean", "|median|indicator", "|level", "|fill 1"} {
+				if e, err := NewEncoding(m.Target, []string{c.Name + step}, "", []Manifest{m}); err == nil && e.Check() != nil {
+					t.Fatalf("%s%s: an encoding of accepted manifests is refused", c.Name, step)
+				}
+			}
 		}
 	})
 }
