@@ -132,7 +132,8 @@ func top(p []float64) int {
 	return best
 }
 
-// Add adds the counts of another tally of the same shape, groups and unit.
+// Add adds the counts of another tally of the same shape and groups, and takes its
+// unit, which is the same for all that are added.
 func (t *Tally) Add(other *Tally) {
 	for _, sum := range []struct{ to, of []uint64 }{
 		{t.confusion, other.confusion}, {t.groups, other.groups}, {t.sizes, other.sizes},
@@ -142,6 +143,7 @@ func (t *Tally) Add(other *Tally) {
 			sum.to[i] += n
 		}
 	}
+	t.Unit = other.Unit
 	t.rows += other.rows
 	t.errors.sum(other.errors)
 }

@@ -131,7 +131,7 @@ func TestATallyOfErrorsIsTheSumOfCounts(t *testing.T) {
 		t.Errorf("%+v is not %+v: %v", sum, all, err)
 	}
 	total, scratch := NewTally(Spec{Kind: Linear, Inputs: 1}), NewTally(Spec{Kind: Linear, Inputs: 1})
-	total.Unit = 3
+	scratch.Unit = 3
 	for i := range x {
 		scratch.Reset()
 		scratch.Count([]float64{1, 0}, dataset.Samples{N: 1, D: 1, X: x[i : i+1], T: y[i : i+1]})
