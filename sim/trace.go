@@ -144,6 +144,7 @@ func (s *news) tallied(sample int, t *learn.Tally, spec learn.Spec) {
 		i = len(s.counts)
 		s.counts = append(s.counts, tallied{sample, learn.NewTally(spec)})
 	}
+	s.counts[i].counts.Unit = t.Unit
 	s.counts[i].counts.Add(t)
 }
 

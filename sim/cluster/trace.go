@@ -53,6 +53,7 @@ func (t *trace) begins(place int, e member.Train, now time.Duration, packets, by
 		t.sites[place].Tally(tally, e)
 		report := tally.Counts().Report(t.task.Encoding.Classes, t.task.Encoding.Positive)
 		s.reports[place] = &report
+		s.counts.Unit = tally.Unit
 		s.counts.Add(tally)
 		s.spread.Add(lead)
 		s.Virtual, s.Messages, s.Bytes = now, packets, bytes

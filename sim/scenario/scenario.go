@@ -428,7 +428,7 @@ type value struct {
 // UnmarshalTOML always fails; see its use.
 func (v *value) UnmarshalTOML(x any) error {
 	switch x := x.(type) {
-	case string, int64, float64:
+	case string, int64, float64, bool:
 		v.words = []string{fmt.Sprint(x)}
 	case []any:
 		v.list = true

@@ -33,7 +33,7 @@ func TestSetRefuses(t *testing.T) {
 		{"l2", "-1", "0 to 1e6"},
 		{"tolerance", "NaN", "0 to 1e6"},
 		{"mixing", "star", "ring"},
-		{"model", "forest", "logistic or softmax"},
+		{"model", "forest", "linear, logistic, softmax or mlp"},
 		{"seed", "18446744073709551615", "below 2^63"},
 		{"latency", "far", "distance, or a span as 5ms-50ms"},
 		{"latency", "50ms-5ms", "5ms-50ms"},
@@ -66,6 +66,19 @@ func TestSetRefuses(t *testing.T) {
 		{"data", "synthetic:9", "synthetic:ROWSxFEATURES"},
 		{"data", "synthetic:1000000000x1000", "synthetic:ROWSxFEATURES"},
 		{"features", `a,"b`, "double quotes"},
+		{"hidden", "16,0", "whole numbers, 1 or more"},
+		{"hidden", "16,wide", "whole numbers, 1 or more"},
+		{"optimizer", "lion", "momentum or adam"},
+		{"prox", "-1", "0 to 1e6"},
+		{"prox", "NaN", "0 to 1e6"},
+		{"scaffold", "maybe", "true or false"},
+		{"outer", "momentum", "nesterov, adam or yogi"},
+		{"outer-rate", "-1", "0 to 1000"},
+		{"personal", "all", "bias or last-layer"},
+		{"auto", "1", "it is 2 to 64, or 0"},
+		{"auto", "65", "it is 2 to 64, or 0"},
+		{"within", "-1s", "at most 30 days"},
+		{"within", "1000h", "at most 30 days"},
 	} {
 		s, before := New(), New()
 		err := s.Set(c.key, c.value)
@@ -83,6 +96,7 @@ func TestSetReads(t *testing.T) {
 	for key, value := range map[string]string{
 		"features": `age, "weight, kg",sex`, "latency": "20ms", "bandwidth": "1.5MB", "apart": "1s-2m:0.5,3m-4m:0.25",
 		"late": "0.2@30s", "slow": "0.1x10", "hostile": "0.25:sign-flip", "down": "90s", "partition": "column:a:b",
+		"hidden": "64, 32", "scaffold": "true", "within": "90m", "auto": "16", "outer-rate": "0.5",
 	} {
 		if err := s.Set(key, value); err != nil {
 			t.Fatal(err)
@@ -97,6 +111,7 @@ func TestSetReads(t *testing.T) {
 	want.Slow = Slow{0.1, 10}
 	want.Hostile = Hostile{0.25, sim.SignFlip}
 	want.Down, want.Partition = 90*time.Second, "column:a:b"
+	want.Hidden, want.Scaffold, want.Within, want.Auto, want.OuterRate = []int{64, 32}, true, 90*time.Minute, 16, 0.5
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got  %+v\nwant %+v", s, want)
 	}
@@ -115,7 +130,10 @@ func TestDecodeRefuses(t *testing.T) {
 		"seed = 1\n\nlos = 0.3":                          `study.toml, line 3: unknown key "los"; did you mean "loss"?`,
 		"seed = 1\nloss = 1":                             "study.toml, line 2: loss = 1: it is at least 0 and below 1",
 		"# why\nnodes = \"many\"":                        "study.toml, line 2: nodes = many: it is a whole number",
-		"nodes = true":                                   "study.toml, line 1: nodes is a number, a text or a list of texts",
+		"nodes = true":                                   "study.toml, line 1: nodes = true: it is a whole number",
+		"scaffold = 1.5":                                 "study.toml, line 1: scaffold = 1.5: it is true or false",
+		"hidden = [16, true]":                            "study.toml, line 1: hidden is a number, a text or a list of texts",
+		"seed = 1979-05-27":                              "study.toml, line 1: seed is a number, a text or a list of texts",
 		"features = [[1]]":                               "study.toml, line 1: features is a number",
 		"rounds = [1, 2]":                                "rounds takes one value, not the list 1,2",
 		"loss = inf":                                     "below 1",
@@ -148,6 +166,8 @@ features = ["age", "weight, kg"]
 nodes = 1_000
 loss = 0
 l2 = 1
+hidden = [64, 32]
+scaffold = true
 latency = "distance"
 apart = ["2m-5m:0.4"]
 `))
@@ -156,6 +176,7 @@ apart = ["2m-5m:0.4"]
 	}
 	want := New()
 	want.Name, want.About, want.Data, want.Nodes, want.L2 = "study", "what it shows", "patients.csv", 1000, 1
+	want.Hidden, want.Scaffold = []int{64, 32}, true
 	want.Features, want.Latency = []string{"age", "weight, kg"}, Latency{Distance: true}
 	want.Apart, want.Vary, want.Mixing = []Cut{{2 * time.Minute, 5 * time.Minute, 0.4}}, []string{"mixing=ring,torus"}, "exponential"
 	if !reflect.DeepEqual(s, want) {
@@ -176,6 +197,9 @@ var values = map[string][]string{
 	"mixing": {"ring", "base:2"}, "model": {"softmax"}, "seed": {"0", "9223372036854775807"}, "latency": {"distance", "1ms-1m30s", "5ms"},
 	"bandwidth": {"10MB", "1.5kB", "999", "0.1GB", "1234567.5B"}, "loss": {"0.3"}, "duplicate": {"1"}, "apart": {"1s-2h0m3s:0.4", "1s-2s:0.1,3s-4s:0.2"},
 	"restarts": {"0.5"}, "down": {"1h0m5s", "1h", "2m"}, "late": {"0.2@30s"}, "leave": {"1@1m"}, "die": {"0.1@90s"}, "slow": {"0.1x2.5"},
+	"numeric": {"b", "b,c"}, "hidden": {"16", "64,32"}, "optimizer": {"momentum", "adam"}, "prox": {"0.1"}, "scaffold": {"true", "false"},
+	"outer": {"nesterov", "adam", "yogi"}, "outer-rate": {"0.7", "1e-3"}, "personal": {"bias", "last-layer"}, "sensitive": {"sex"},
+	"auto": {"0", "2", "64"}, "within": {"90m", "30s"},
 	"step": {"1ms"}, "hostile": {"0.2:nan"}, "vary": {"loss=0,0.1"},
 }
 
