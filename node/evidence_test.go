@@ -407,13 +407,13 @@ func TestEvidenceThatIsNotWhole(t *testing.T) {
 // TestEvidenceOfLargeVectors: vectors that do not fit into an update are files of
 // their own.
 func TestEvidenceOfLargeVectors(t *testing.T) {
-	s := newSealingOf(t, "a large task", 170, task.MaxClasses)
+	s := newSealingOf(t, "a large task", 340, task.MaxClasses)
 	dir := s.written(t)
 	v, err := CheckEvidence(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Parameters != 171*task.MaxClasses {
+	if v.Parameters != 341*task.MaxClasses {
 		t.Errorf("%d parameters", v.Parameters)
 	}
 	var vectors []string

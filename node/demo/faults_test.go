@@ -134,8 +134,8 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	for _, line := range strings.Split(shown.String(), "\n") {
-		if len([]rune(line)) > 80 && !strings.HasPrefix(line, "data:") {
-			t.Errorf("%q is wider than 80 columns", line)
+		if len([]rune(line)) > 120 && !strings.HasPrefix(line, "data:") { // a terminal may be narrower, a file is not
+			t.Errorf("%q is wider than 120 columns", line)
 		}
 	}
 	if want := regexp.MustCompile(`(?m)^ +[\d.]+ s  \S+ goes on without zurich-b, which is silent$`); !want.Match(said.Bytes()) {
