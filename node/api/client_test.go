@@ -91,7 +91,7 @@ func TestRequests(t *testing.T) {
 		}
 	}
 	var b bytes.Buffer
-	if n, err := c.ModelBytes(ctx, someCID, FormSafetensors, &b); err != nil || n != 2 || b.String() != "{}" || got != "GET /v1/models/"+cid+"/bytes" {
+	if n, err := c.ModelBytes(ctx, someCID, FormSafetensors, &b); err != nil || n != 2 || b.String() != "{}" || got != "GET /v1/models/"+cid+"/bytes?form=safetensors" {
 		t.Errorf("%s: %d bytes, %v", got, n, err)
 	}
 }
