@@ -160,7 +160,7 @@ func (e Encoding) find(t Table, columns []string) (at []int, err error) {
 		at = append(at, i)
 	}
 	if len(lacks) > 0 {
-		return nil, fmt.Errorf("the rows lack %s, which the task needs; their columns are %s", listed(lacks), listed(t.Columns))
+		return nil, fmt.Errorf("the rows lack %s, which the task needs unless it fills such a column (%s|fill VALUE); their columns are %s", listed(lacks), lacks[0], listed(t.Columns))
 	}
 	for i, row := range t.Rows {
 		if len(row) != len(t.Columns) {
