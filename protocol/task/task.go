@@ -397,7 +397,7 @@ func NewUpdate(u Update, t Task) (Update, []byte, error) {
 	if err != nil {
 		return u, nil, err
 	}
-	if inline(t.Length(kept)) {
+	if t.inline(kept) {
 		u.Vector = b
 	} else {
 		u.Size, u.Chunks = uint64(len(b)), hashes(b)
@@ -413,7 +413,11 @@ func (t Task) keptOf(u Update) []int {
 	return u.Kept
 }
 
-func inline(length int) bool { return 8*length <= MaxVector }
+// inline tells whether the vector of some candidates rides inside an update. With
+// many small tensors, what says where they are takes more room than they do.
+func (t Task) inline(kept []int) bool {
+	return 8*t.Length(kept) <= MaxVector && t.header(kept) <= MaxVector/2
+}
 
 // hashes returns the SHA-256 of each chunk, end to end.
 func hashes(b []byte) []byte {
@@ -509,8 +513,8 @@ func (t Task) checkLosses(u Update, round uint64) error {
 	switch {
 	case due && len(u.Losses) != len(u.Kept), !due && len(u.Losses)+int(u.Rows) != 0:
 		return fmt.Errorf("%d losses of %d candidates", len(u.Losses), len(u.Kept))
-	case u.Rows > MaxRows:
-		return fmt.Errorf("losses over %d rows", u.Rows)
+	case u.Rows > u.Weight:
+		return fmt.Errorf("losses over %d rows of %d", u.Rows, u.Weight)
 	}
 	for _, l := range u.Losses {
 		if !(l >= 0 && l <= MaxLoss) {
@@ -524,15 +528,15 @@ func (t Task) checkLosses(u Update, round uint64) error {
 // that does not.
 func (u *Update) readVector(t Task) (err error) {
 	kept := t.keptOf(*u)
-	if length := t.Length(kept); !inline(length) {
-		// The exact size follows from the form, which is checked with the bytes.
-		least, most := uint64(8*length), uint64(8*length+4096*len(kept))
+	least := uint64(8 * t.Length(kept))
+	most := least + uint64(t.header(kept)) // the exact size follows from the form
+	if !t.inline(kept) {
 		if len(u.Vector) != 0 || u.Size < least || u.Size > most || uint64(len(u.Chunks)) != (u.Size+ChunkSize-1)/ChunkSize*sha256.Size {
 			return errors.New("announcement of a vector that does not fit the model")
 		}
 		return nil
 	}
-	if u.Size != 0 || len(u.Chunks) != 0 || len(u.Vector) > MaxVector+4096*len(kept) {
+	if u.Size != 0 || len(u.Chunks) != 0 || uint64(len(u.Vector)) > most {
 		return errors.New("a small vector rides inside the update")
 	}
 	u.Params, err = t.checkedVector(u.Vector, kept)

@@ -190,6 +190,16 @@ func (t Task) tensors(kept []int, vector []float64) []safetensors.Tensor {
 	return tensors
 }
 
+// header bounds how many bytes of a vector's file are not its numbers: a tensor
+// takes about a hundred, for its name, shape and place.
+func (t Task) header(kept []int) int {
+	n := 64
+	for _, c := range kept {
+		n += 128 * 2 * (len(t.Candidate(c).Hidden) + 1) * t.blocks(c)
+	}
+	return n
+}
+
 // vector reads a vector and insists on the one way to write it, so that no two
 // updates with the same parameters have other bytes.
 func (t Task) vector(b []byte, kept []int) ([]float64, error) {
