@@ -11,7 +11,7 @@ var files embed.FS
 
 // order is that in which the shipped scenarios are shown.
 var order = []string{
-	"four-hospitals", "pisa-41-nations", "un-193", "lossy-30", "partition-and-heal", "byzantine-20", "mixing-graphs", "ten-thousand",
+	"four-hospitals", "pisa-41-nations", "pen-digits", "un-193", "lossy-30", "partition-and-heal", "byzantine-20", "mixing-graphs", "ten-thousand",
 }
 
 // Shipped returns the scenarios that come with the program.

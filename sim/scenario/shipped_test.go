@@ -19,7 +19,7 @@ func open(name string, _ []string) (dataset.Table, scenario.Defaults, error) {
 
 func TestShippedScenariosCanBe(t *testing.T) {
 	nodes := map[string]int{
-		"four-hospitals": 4, "pisa-41-nations": 41, "un-193": 193, "lossy-30": 4, "partition-and-heal": 20,
+		"four-hospitals": 4, "pisa-41-nations": 41, "pen-digits": 10, "un-193": 193, "lossy-30": 4, "partition-and-heal": 20,
 		"byzantine-20": 20, "mixing-graphs": 40, "ten-thousand": 10_000,
 	}
 	shipped := scenario.Shipped()
