@@ -182,22 +182,32 @@ func newDatasetExport(a *app) *cobra.Command {
 				return err
 			}
 			v.Schema = schema(cmd)
-			write := func(w io.Writer) error { return table.RowsCSV(w, v) }
-			if out != "" {
-				if filepath.Ext(out) == ".parquet" {
-					write = func(w io.Writer) error { return table.RowsParquet(w, v) }
-				}
-				if v.Path, err = writeNew(out, write); err != nil {
-					return err
-				}
+			write, path, err := rowsTo(out, func(w io.Writer) error { return table.RowsCSV(w, v) }, func(w io.Writer) error { return table.RowsParquet(w, v) })
+			if err != nil {
+				return err
+			}
+			if v.Path = path; path != "" {
 				v.Rows = [][]string{} // which are in the file
-				write = func(w io.Writer) error { _, err := fmt.Fprintln(w, table.Text(v.Path)); return err }
 			}
 			return a.answer(cmd, v, write)
 		}),
 	}
 	cmd.Flags().StringVar(&out, "out", "", "file to write, which must not exist: Parquet where it ends in .parquet, else CSV (else CSV on standard output)")
 	return cmd
+}
+
+// rowsTo writes rows to a new file, as Parquet where its name says so, and returns
+// its path and what is left to write to standard output. Without a name that is
+// all of it, as CSV.
+func rowsTo(out string, csv, parquet func(io.Writer) error) (rest func(io.Writer) error, path string, err error) {
+	if out == "" {
+		return csv, "", nil
+	}
+	if filepath.Ext(out) == ".parquet" {
+		csv = parquet
+	}
+	path, err = writeNew(out, csv)
+	return func(io.Writer) error { return nil }, path, err
 }
 
 func newDatasetDrift(a *app) *cobra.Command {

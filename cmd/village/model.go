@@ -251,15 +251,9 @@ func newModelPredict(a *app) *cobra.Command {
 			if v.Incomplete > 0 {
 				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d of %d rows have empty cells, and no prediction\n", v.Incomplete, len(v.Predictions))
 			}
-			write := func(w io.Writer) error { return table.PredictionsCSV(w, v) }
-			if out != "" {
-				if filepath.Ext(out) == ".parquet" {
-					write = func(w io.Writer) error { return table.PredictionsParquet(w, v) }
-				}
-				if _, err := writeNew(out, write); err != nil {
-					return err
-				}
-				write = func(io.Writer) error { return nil }
+			write, _, err := rowsTo(out, func(w io.Writer) error { return table.PredictionsCSV(w, v) }, func(w io.Writer) error { return table.PredictionsParquet(w, v) })
+			if err != nil {
+				return err
 			}
 			return a.answer(cmd, v, write)
 		}),
