@@ -129,7 +129,7 @@ func TestNodesThatMixAreOneServer(t *testing.T) {
 		change := rapid.Float64Range(-1, 1)
 
 		x, m, v := make([]float64, n), make([]float64, n), slices.Repeat([]float64{1e-6}, n) // the server's
-		start, moments := make([]float64, n), begun(rule, n)                                // every node's
+		start, moments := make([]float64, n), begun(rule, n)                                 // every node's
 		for round := range rapid.IntRange(1, 8).Draw(t, "rounds") {
 			sums := []*mixing.Sum{mixing.NewSum(n), mixing.NewSum(n)} // of parameters, of starts
 			for range moments {
