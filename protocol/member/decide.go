@@ -100,13 +100,10 @@ func (m *Member) rosterApplication(now time.Duration) agree.Application {
 		},
 		Judge: func(content []byte) agree.Verdict {
 			var c task.RosterContent
-			if record.Decode(content, &c) != nil || len(c.Enrolments) < quorum || len(c.Enrolments) > len(m.seats) {
+			if record.Decode(content, &c) != nil || len(c.Enrolments) < quorum || c.Check(m.task) != nil {
 				return agree.Bad
 			}
-			for i, cid := range c.Enrolments {
-				if i > 0 && cid.KeyString() <= c.Enrolments[i-1].KeyString() {
-					return agree.Bad
-				}
+			for _, cid := range c.Enrolments {
 				if m.enrolment(cid) == nil {
 					return agree.Pending
 				}
@@ -142,10 +139,9 @@ func (m *Member) open(now time.Duration) bool {
 	}
 	m.climb(now)
 	if _, content, ok := m.finalVote.machine.Decided(); ok && m.roster.CID.Defined() && !m.sealed() {
-		// What is decided on was judged good by a quorum; a content that does
-		// not decode was not.
+		// What is decided on was judged good by a quorum, unless that is hostile.
 		var c task.FinalContent
-		if record.Decode(content, &c) == nil {
+		if record.Decode(content, &c) == nil && c.Check(m.task) == nil {
 			m.content, m.set, m.sealedAt = c, setOf(c), now
 			for _, p := range c.Parts {
 				if i := m.seatOf(p.Node); i >= 0 {
@@ -160,7 +156,7 @@ func (m *Member) open(now time.Duration) bool {
 func (m *Member) openRoster(now time.Duration, content []byte) {
 	if m.founders == nil {
 		var c task.RosterContent
-		if record.Decode(content, &c) != nil {
+		if record.Decode(content, &c) != nil || c.Check(m.task) != nil {
 			return
 		}
 		m.founders = c.Enrolments

@@ -42,8 +42,8 @@ func (m *Member) climb(now time.Duration) {
 			return
 		}
 		var c task.RungContent
-		if record.Decode(content, &c) != nil {
-			return // no quorum has judged it good
+		if record.Decode(content, &c) != nil || c.Check(m.task, len(m.ends), m.kept) != nil {
+			return // no honest quorum has judged it good
 		}
 		m.ends, m.kept = append(m.ends, c.End), c.End.Kept
 		m.limit()

@@ -105,6 +105,48 @@ type RungEnd struct {
 	Kept   []int     `cbor:"kept" json:"kept"`     // of them, those that go on
 }
 
+// What a quorum has signed is what honest nodes have judged good, if few enough of
+// them are hostile. Who only follows a task cannot know, and looks before it goes
+// by it.
+
+// Check refuses a roster that is none.
+func (c RosterContent) Check(t Task) error {
+	if len(c.Enrolments) == 0 || len(c.Enrolments) > len(t.Nodes) {
+		return fmt.Errorf("a roster of %d enrolments of %d nodes", len(c.Enrolments), len(t.Nodes))
+	}
+	for i := 1; i < len(c.Enrolments); i++ {
+		if c.Enrolments[i].KeyString() <= c.Enrolments[i-1].KeyString() {
+			return errors.New("a roster's enrolments are sorted and named once")
+		}
+	}
+	return nil
+}
+
+// Check refuses an end of a rung, counted from 0, that began with these candidates
+// and cannot have ended so.
+func (c RungContent) Check(t Task, rung int, kept []int) error { return c.End.check(t, rung, kept) }
+
+// Check refuses a final set that is not of the task, or makes no model.
+func (c FinalContent) Check(t Task) error {
+	if err := c.checkChoice(t); err != nil {
+		return err
+	}
+	if err := c.covers(t.Nodes); err != nil {
+		return err
+	}
+	if len(c.Parts) == 0 {
+		return errNoParts
+	}
+	for _, p := range c.Parts {
+		if p.Weight == 0 || p.Weight > MaxRows {
+			return fmt.Errorf("weight %d of %s", p.Weight, p.Node)
+		}
+	}
+	return nil
+}
+
+var errNoParts = errors.New("a model is made of one update at least")
+
 // Part is one update of a final set.
 type Part struct {
 	Node      record.NodeID `cbor:"node" json:"node"`

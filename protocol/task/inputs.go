@@ -44,6 +44,9 @@ func (in Inputs) UpdateOf(i int, federation string, t Task) (record.Record, Upda
 // exact and rounded once, taken where the outer rule takes it. Params are those of
 // the parts, in their order, of the chosen candidate.
 func ModelOf(id record.CID, t Task, roster Roster, c FinalContent, params [][]float64) (Model, error) {
+	if len(c.Parts) == 0 {
+		return Model{}, errNoParts
+	}
 	kept := []int{c.Chosen}
 	sum := mixing.NewSum(t.Length(kept))
 	for i, p := range c.Parts {

@@ -176,6 +176,19 @@ func (t Task) End(rung int, kept []int, updates []Update) RungEnd {
 	return end
 }
 
+// check refuses an end of a rung that no losses of these candidates can have.
+func (e RungEnd) check(t Task, rung int, kept []int) error {
+	if len(e.Losses) != len(kept) || uint64(len(e.Kept)) != t.Search.Rungs[rung].Keep || t.checkKept(e.Kept) != nil {
+		return fmt.Errorf("rung %d has not ended as the task says", rung+1)
+	}
+	for _, c := range e.Kept {
+		if !slices.Contains(kept, c) {
+			return fmt.Errorf("rung %d keeps a candidate that was dropped before", rung+1)
+		}
+	}
+	return nil
+}
+
 // checkChoice refuses a choice that does not follow from how the rungs ended.
 func (c FinalContent) checkChoice(t Task) error {
 	if len(c.Ends) != len(t.rungs()) {
@@ -183,13 +196,8 @@ func (c FinalContent) checkChoice(t Task) error {
 	}
 	kept := t.Everyone()
 	for i, end := range c.Ends {
-		if len(end.Losses) != len(kept) || uint64(len(end.Kept)) != t.Search.Rungs[i].Keep || t.checkKept(end.Kept) != nil {
-			return fmt.Errorf("rung %d has not ended as the task says", i+1)
-		}
-		for _, c := range end.Kept {
-			if !slices.Contains(kept, c) {
-				return fmt.Errorf("rung %d keeps a candidate that was dropped before", i+1)
-			}
+		if err := end.check(t, i, kept); err != nil {
+			return err
 		}
 		kept = end.Kept
 	}
