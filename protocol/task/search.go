@@ -67,9 +67,6 @@ func Halving(candidates int, rounds uint64) []Rung {
 		// candidates is twice as long.
 		rungs = append(rungs, Rung{Round: max(rounds/2>>(stages-1-i), uint64(i+1)), Keep: uint64(n)})
 	}
-	for i := 1; i < len(rungs); i++ {
-		rungs[i].Round = max(rungs[i].Round, rungs[i-1].Round+1)
-	}
 	return rungs
 }
 

@@ -153,6 +153,17 @@ func TestDraw(t *testing.T) {
 				}
 			}
 		}
+		for _, c := range list[1:] {
+			rate := c.LearningRate
+			if c.Optimizer != learn.SGD {
+				rate *= 10 // a step of it is ten times as long
+			}
+			if !slices.ContainsFunc(space.LearningRates, func(r float64) bool { return math.Abs(r-rate) < 1e-12 }) ||
+				!slices.Contains(space.LocalSteps, c.LocalSteps) || !slices.Contains(space.L2, c.L2) || (c.Model == learn.MLP) != (c.Hidden != nil) ||
+				(c.Outer == learn.Plain) != (c.OuterRate == 0) || c.Outer != learn.Plain && c.Outer != learn.Nesterov && !slices.Contains(space.OuterRates, c.OuterRate) {
+				t.Fatalf("%+v is not of the space", c)
+			}
+		}
 		if list[0].Model != tk.Model || list[0].LearningRate != tk.LearningRate || list[0].LocalSteps != tk.LocalSteps || list[0].Outer != learn.Plain {
 			t.Fatalf("the first is %+v, not the default", list[0])
 		}
