@@ -125,9 +125,23 @@ func around(values []float64, least float64, from, to float64) scale {
 	return scale{lo - pad, hi + pad, from, to}
 }
 
-// ticks are round numbers on a scale, about n of them, and how many digits after
-// the point they have.
+// ticks are round numbers on a scale, about n of them, or fewer where their labels
+// would touch, and how many digits after the point they have.
 func (s scale) ticks(n int) (at []float64, digits int) {
+	for ; ; n-- {
+		at, digits = s.about(n)
+		touch := false
+		for i := 1; i < len(at); i++ {
+			touch = touch || s.at(at[i])-s.at(at[i-1]) < textWidth("+"+tick(at[i], digits))
+		}
+		if !touch || n <= 2 {
+			return at, digits
+		}
+	}
+}
+
+// about is ticks whatever the width of their labels.
+func (s scale) about(n int) (at []float64, digits int) {
 	rough := (s.hi - s.lo) / float64(n)
 	step := math.Pow(10, math.Floor(math.Log10(rough)))
 	for _, f := range []float64{1, 2, 5, 10} {
