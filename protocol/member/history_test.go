@@ -36,6 +36,10 @@ type story struct {
 	rng    *rand.Rand
 	pause  time.Duration // between two events, on average
 	leaves int           // the node whose operator ends its part at some time, or -1
+	late   int           // the node that enrols once the others train, or -1
+	dies   int           // the node of which nothing is heard from some time on, or -1
+	lies   int           // the node whose updates are not what it was to train, or -1
+	death  time.Duration // of the one that dies
 	now    time.Duration
 	sites  []*site
 	log    []Received             // every record that was signed
@@ -60,6 +64,9 @@ func place(r Received) string {
 
 func (s *story) publish(i int, r Received) {
 	r.Author = nodes[i]
+	if s.signed[place(r)] && i == s.lies {
+		return // its store would refuse
+	}
 	if s.signed[place(r)] {
 		s.t.Fatalf("node %d signs a second record for %s", i, place(r))
 	}
@@ -70,6 +77,10 @@ func (s *story) publish(i int, r Received) {
 		r.Body = b
 	}
 	if u, ok := r.Body.(task.Update); ok {
+		if i == s.lies {
+			u = s.lie(u, r.Number)
+			r.Body = u
+		}
 		if r.Number > s.task.Rounds || u.Previous >= r.Number {
 			s.t.Fatalf("node %d signs round %d after %d of %d", i, r.Number, u.Previous, s.task.Rounds)
 		}
@@ -120,6 +131,7 @@ func (s *story) step(i int, e Event) {
 			if n.train != nil && !n.machine.HasLeft(nodes[i]) {
 				s.t.Fatalf("node %d is asked to train twice at once", i)
 			}
+			s.mayTrain(i, e)
 			n.train = &e
 		case Make:
 			n.makes = append(n.makes, e)
@@ -145,10 +157,84 @@ func (s *story) check(i int) {
 		if m.Roster().Defined() && o.Roster().Defined() && m.Roster() != o.Roster() {
 			s.t.Fatalf("nodes %d and %d have two rosters", i, j)
 		}
+		for rung := range min(len(m.ends), len(o.ends)) {
+			if a, b := m.ends[rung], o.ends[rung]; !sameEnd(a, b) {
+				s.t.Fatalf("at nodes %d and %d rung %d has ended as\n%+v\n%+v", i, j, rung+1, a, b)
+			}
+		}
 		if a, b := m.Content(), o.Content(); a.Model.Defined() && b.Model.Defined() && !reflect.DeepEqual(a, b) {
 			s.t.Fatalf("nodes %d and %d have decided on two final sets:\n%+v\n%+v", i, j, a, b)
 		}
 	}
+}
+
+// mayTrain holds that nobody begins a round beyond a rung before it has ended, and
+// that everybody trains the candidates that are left.
+func (s *story) mayTrain(i int, e Train) {
+	m := s.sites[i].machine
+	if m.climbing() && e.Round > s.task.Search.Rungs[len(m.ends)].Round {
+		s.t.Fatalf("node %d begins round %d while rung %d goes on", i, e.Round, len(m.ends)+1)
+	}
+	want := s.task.Everyone()
+	if len(m.ends) > 0 {
+		want = m.ends[len(m.ends)-1].Kept
+	}
+	if !slices.Equal(e.Kept, want) || len(e.From) != s.task.Length(want) || e.Own != nil && len(e.Own) != len(e.From) {
+		s.t.Fatalf("node %d trains candidates %v from %d numbers and its own %d, where %v are left", i, e.Kept, len(e.From), len(e.Own), want)
+	}
+}
+
+// lie makes another update of one, which passes the check all the same: of other
+// candidates, with parameters and losses out of the air.
+func (s *story) lie(u task.Update, round uint64) task.Update {
+	if s.task.Search == nil {
+		return u
+	}
+	if s.rng.IntN(2) == 0 {
+		u.Kept = slices.DeleteFunc(s.task.Everyone(), func(int) bool { return s.rng.IntN(2) == 0 })
+		if len(u.Kept) == 0 {
+			u.Kept = []int{s.rng.IntN(len(s.task.Search.Candidates))}
+		}
+		u.Params = make([]float64, s.task.Length(u.Kept))
+		for k := range u.Params {
+			u.Params[k] = s.rng.NormFloat64()
+		}
+	}
+	u.Losses, u.Rows = s.losses(round, u.Kept), 0
+	if u.Losses != nil {
+		u.Rows = u.Weight
+	}
+	return u
+}
+
+// losses are those that end a rung, none in other rounds.
+func (s *story) losses(round uint64, kept []int) []float64 {
+	if s.task.Search == nil || !slices.ContainsFunc(s.task.Search.Rungs, func(r task.Rung) bool { return r.Round == round }) {
+		return nil
+	}
+	losses := make([]float64, len(kept))
+	for i := range losses {
+		losses[i] = s.rng.Float64()
+	}
+	return losses
+}
+
+// trained is what a node's local steps come to: half of the way to what it would
+// have alone.
+func (s *story) trained(i int, e Train) Trained {
+	out := Trained{Round: e.Round, Params: slices.Clone(e.From)}
+	if s.task.Search != nil {
+		out.Kept, out.Losses = e.Kept, s.losses(e.Round, e.Kept)
+		if out.Losses != nil {
+			out.Rows = uint64(i + 1)
+		}
+	}
+	for _, state := range s.task.Advance(e.Kept, out.Params) {
+		for k, x := range state.Params {
+			state.Params[k] = x + (float64(i*(k+1))-x)/2
+		}
+	}
+	return out
 }
 
 // made stores what a machine asked for: nothing where a record of it is gone.
@@ -180,17 +266,19 @@ func (s *story) event() {
 	i, j := s.rng.IntN(len(nodes)), s.rng.IntN(len(nodes))
 	n := s.sites[i]
 	s.now += time.Duration(s.rng.ExpFloat64() * float64(s.pause))
+	if i == s.dies && s.now > s.death {
+		return
+	}
 	switch s.rng.IntN(10) {
 	case 0:
+		if i == s.late && !slices.ContainsFunc(s.sites, func(n *site) bool { return n.machine.Round() > 0 }) {
+			return
+		}
 		s.step(i, Enrol{Enrolment: enrolled(i).Body.(task.Enrolment)})
 	case 1, 2:
 		if e := n.train; e != nil {
 			n.train = nil
-			params := make([]float64, len(e.From))
-			for k, x := range e.From {
-				params[k] = x + (float64(i*(k+1))-x)/2
-			}
-			s.step(i, Trained{Round: e.Round, Params: params})
+			s.step(i, s.trained(i, *e))
 		}
 	case 3:
 		if n.wakeAt != 0 {
@@ -245,17 +333,30 @@ func (s *story) event() {
 func history(t rapid.TB, tk task.Task, seed uint64) ([]Received, map[record.CID]Content) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 0))
-	s := &story{t: t, task: tk, rng: rng, inputs: map[record.CID]Content{}, signed: map[string]bool{}, leaves: -1}
+	s := &story{t: t, task: tk, rng: rng, inputs: map[record.CID]Content{}, signed: map[string]bool{}, leaves: -1, late: -1, dies: -1, lies: -1}
 	s.pause = []time.Duration{20 * time.Millisecond, 300 * time.Millisecond, time.Second}[rng.IntN(3)]
 	if rng.IntN(4) == 0 {
 		s.leaves = rng.IntN(len(nodes))
+	}
+	if tk.Search != nil { // where there is more to go wrong
+		switch i := rng.IntN(len(nodes)); rng.IntN(4) {
+		case 0:
+			s.late = i
+		case 1:
+			s.dies, s.death = i, time.Duration(rng.Int64N(int64(30*second)))
+		case 2:
+			s.lies = i
+		}
+		if s.late >= 0 || s.dies >= 0 || s.lies >= 0 {
+			s.leaves = -1 // of three nodes two are needed
+		}
 	}
 	for i := range nodes {
 		s.sites = append(s.sites, &site{machine: New(nodes[i], taskID, tk), got: map[int]bool{}})
 	}
 	for range 50_000 {
 		s.event()
-		if !slices.ContainsFunc(s.sites, func(n *site) bool { return n.machine.Stage() != Done }) {
+		if s.ended() {
 			s.recompute()
 			return s.log, s.inputs
 		}
@@ -268,31 +369,68 @@ func history(t rapid.TB, tk task.Task, seed uint64) ([]Received, map[record.CID]
 	return nil, nil
 }
 
+// ended tells whether all are at the end who keep to the protocol.
+func (s *story) ended() bool {
+	for i, n := range s.sites {
+		if i != s.lies && (i != s.dies || s.now <= s.death) && n.machine.Stage() != Done {
+			return false
+		}
+	}
+	return true
+}
+
 // recompute checks every node's model against the plain mean of what was signed,
-// and that each named node is accounted for.
+// and that each named node is accounted for. Somebody who has followed nothing but
+// the end comes to the same.
 func (s *story) recompute() {
 	for i, n := range s.sites {
 		c := n.machine.Content()
 		_, model := n.machine.Model()
-		want, total := make([]float64, 2), 0.0
+		if model == nil && (i == s.lies || i == s.dies) {
+			continue
+		}
+		kept := []int{c.Chosen}
+		want, total := make([]float64, s.task.Length(kept)), 0.0
 		for _, p := range c.Parts {
 			at := slices.IndexFunc(s.log, func(r Received) bool { return r.CID == p.Update })
 			if at < 0 || s.log[at].Author != p.Node || s.log[at].Number != p.Round {
 				s.t.Fatalf("part %+v was not signed", p)
 			}
-			for k, x := range s.log[at].Body.(task.Update).Params {
+			u := s.log[at].Body.(task.Update)
+			params := u.Params
+			if s.task.Search != nil {
+				params, _ = s.task.Project(params, u.Kept, kept)
+			}
+			for k, x := range params {
 				want[k] += float64(p.Weight) * x
 			}
 			total += float64(p.Weight)
 		}
 		for k := range want {
-			if math.Abs(model.Params[k]-want[k]/total) > 1e-12 {
-				s.t.Fatalf("node %d: parameter %d is %g, recomputed %g", i, k, model.Params[k], want[k]/total)
+			want[k] /= total
+		}
+		for k, x := range s.task.Advance(kept, want)[0].Params {
+			if math.Abs(model.Params[k]-x) > 1e-9 {
+				s.t.Fatalf("node %d: parameter %d is %g, recomputed %g", i, k, model.Params[k], x)
 			}
 		}
 		results, err := n.machine.Results()
 		if err != nil || len(results.Contributions) != len(nodes) || len(c.Parts)+len(c.Out) != len(nodes) {
 			s.t.Fatalf("contributions %+v, %v", results.Contributions, err)
+		}
+		if s.task.Search != nil && (len(results.Search.Rungs) != len(s.task.Search.Rungs) || results.Search.Chosen != c.Chosen) {
+			s.t.Fatalf("trail %+v", results.Search)
+		}
+		follower := New(stranger, taskID, s.task)
+		for _, r := range s.log {
+			cert, ok := r.Body.(Certificate)
+			_, enrols := r.Body.(task.Enrolment)
+			if enrols || ok && (cert.Topic == task.TopicRoster || cert.Topic == task.TopicFinal) {
+				feed(follower, s.now, r, s.inputs)
+			}
+		}
+		if cid, _ := follower.Model(); cid != c.Model || follower.Disputed() {
+			s.t.Fatalf("who follows the end alone comes to model %s, not %s", cid, c.Model)
 		}
 	}
 }
@@ -300,7 +438,7 @@ func (s *story) recompute() {
 // view is all that a machine tells.
 func view(t rapid.TB, m *Member) string {
 	cid, model := m.Model()
-	s := fmt.Sprint(m.Stage(), " roster ", m.Roster(), " round ", m.Round(), " waits for ", m.WaitingFor(), " model ", cid, fmt.Sprintf(" of %+v", m.Content()))
+	s := fmt.Sprint(m.Stage(), " kept ", m.Kept(), m.ends, " roster ", m.Roster(), " round ", m.Round(), " waits for ", m.WaitingFor(), " model ", cid, fmt.Sprintf(" of %+v", m.Content()))
 	if model != nil {
 		s += fmt.Sprintf(" %b", model.Params)
 		results, err := m.Results()
@@ -339,6 +477,8 @@ func TestTheStateIsAFunctionOfTheRecords(t *testing.T) {
 		tk := newTask(uint64(rapid.IntRange(1, 12).Draw(t, "rounds")))
 		if rapid.Bool().Draw(t, "ends early") {
 			tk.Rounds, tk.Tolerance = 60, .01
+		} else if rapid.Bool().Draw(t, "searches") {
+			tk = searching()
 		}
 		log, inputs := history(t, tk, rapid.Uint64().Draw(t, "history"))
 		order := make([]int, len(log))
@@ -352,14 +492,16 @@ func TestTheStateIsAFunctionOfTheRecords(t *testing.T) {
 		}
 		self := append(slices.Clone(nodes), stranger)[rapid.IntRange(0, 3).Draw(t, "self")]
 		records := make([]Received, 0, len(order))
-		certified := slices.ContainsFunc(order, func(i int) bool {
-			c, ok := log[i].Body.(Certificate)
-			return ok && c.Topic == task.TopicFinal
-		})
+		certified := func(topic task.Topic) bool {
+			return slices.ContainsFunc(order, func(i int) bool {
+				c, ok := log[i].Body.(Certificate)
+				return ok && c.Topic == topic
+			})
+		}
 		for _, i := range order {
-			// A node counts the votes on the final set in between its rounds, and
-			// these nodes do not get on with their rounds.
-			if b, ok := log[i].Body.(Ballot); ok && b.Topic == task.TopicFinal && !certified && self != stranger {
+			// A node counts the votes on a rung and on the final set in between its
+			// rounds, and these nodes do not get on with their rounds.
+			if b, ok := log[i].Body.(Ballot); ok && b.Topic != task.TopicRoster && !certified(b.Topic) && self != stranger {
 				continue
 			}
 			records = append(records, log[i])
@@ -395,8 +537,11 @@ func TestHistories(t *testing.T) {
 	}
 	for seed := range seeds {
 		tk := newTask(1 + seed%12)
-		if seed%2 == 0 {
+		switch {
+		case seed%2 == 0:
 			tk.Rounds, tk.Tolerance = 60, .01
+		case seed%4 == 1:
+			tk = searching()
 		}
 		history(t, tk, seed)
 	}
