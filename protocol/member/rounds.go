@@ -346,12 +346,17 @@ func (r *Rounds) Next(now time.Duration) (round uint64, mix []float64, ok bool) 
 		return 0, nil, false
 	}
 	own := r.Round()
-	if own == r.cfg.Rounds || own == r.limit && own > 0 {
+	last := r.cfg.Rounds
+	if r.limit > 0 {
+		last = r.limit
+	}
+	if own >= last {
 		return 0, nil, false
 	}
 	round = own + 1
 	if r.highest > own+r.apart() {
-		if reached := r.reached(own); reached > own+r.apart() {
+		// However far somebody claims to be, there is no round beyond the last.
+		if reached := min(r.reached(own), last); reached > own+r.apart() {
 			round = reached
 		}
 	}
