@@ -422,6 +422,11 @@ func (m *Member) train(now time.Duration) {
 	if m.own < 0 || !m.seats[m.own].part || m.rounds.Busy() {
 		return
 	}
+	if len(m.seats[m.own].early) > 0 {
+		// Its store has lost how a rung ended that it was beyond, and it signs no
+		// round a second time.
+		return
+	}
 	if _, last := m.finalSet(now); last {
 		return
 	}

@@ -274,6 +274,21 @@ func TestUpdatesFromBeyondARungWait(t *testing.T) {
 	}
 }
 
+// A node that has lost how a rung ended signs nothing that it may have signed before.
+func TestAStoreThatLacksTheEndOfARung(t *testing.T) {
+	end := climbed(t, 0, three, all(t, 3, three...)...)
+	m := at(t, searched(t, 0, 5, 1, 2), searched(t, 0, 4, 1, 2), searched(t, 1, 1, three...), searched(t, 2, 1, three...))
+	for now := second; now < time.Hour; now += time.Minute {
+		if train := of[Train](m.Step(now, Tick{})); len(train) > 0 {
+			t.Fatalf("begins round %d, and has ended round 5", train[0].Round)
+		}
+	}
+	m.Step(time.Hour, end)
+	if train := only[Train](t, m.Step(2*time.Hour, Tick{})); train.Round != 6 || !slices.Equal(train.Kept, []int{1, 2}) {
+		t.Errorf("goes on with round %d of %v", train.Round, train.Kept)
+	}
+}
+
 // A node that was cut off while a rung ended goes on with what is left, and what it
 // was at counts for that.
 func TestCutOffDuringARung(t *testing.T) {
