@@ -364,13 +364,24 @@ func TestHostileUpdatesAreHeldAlike(t *testing.T) {
 			}
 		}
 	}
+	// Losses of other candidates than are left are none, and nobody waits for better.
+	wide := searched(t, 2, 6, three...)
+	m := at(t, ends[0], searched(t, 0, 6, 1, 2), searched(t, 1, 6, 1, 2), wide)
+	m.rounds.busy = false
+	want := m.encode(rungEnd(t, 1, []int{1, 2}, searched(t, 0, 6, 1, 2), searched(t, 1, 6, 1, 2)))
+	if content, ok := m.rungApplication(second, 1).Propose(); !ok || string(content) != string(want) {
+		t.Errorf("proposes %q, want %q", content, want)
+	}
+	if verdict := m.rungApplication(second, 1).Judge(want); verdict != agree.Good {
+		t.Errorf("verdict %d", verdict)
+	}
 	// A loss is the word of its author, and moves nothing but the mean.
 	liar := searched(t, 2, 3, three...)
 	u := liar.Body.(task.Update)
 	u.Losses = []float64{0, task.MaxLoss, task.MaxLoss}
 	liar.Body = u
 	a := rungEnd(t, 0, three, searched(t, 0, 3, three...), searched(t, 1, 3, three...), liar)
-	m := at(t, searched(t, 0, 3, three...), searched(t, 1, 3, three...), liar)
+	m = at(t, searched(t, 0, 3, three...), searched(t, 1, 3, three...), liar)
 	m.rounds.busy = false
 	if content, ok := m.rungApplication(second, 0).Propose(); !ok || string(content) != string(m.encode(a)) {
 		t.Errorf("proposes %q", content)
