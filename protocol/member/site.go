@@ -148,6 +148,7 @@ func (s *Site) Train(e Train, progress func() error) (Trained, error) {
 	if e.Own != nil && s.task.Scaffold {
 		own = s.task.States(e.Kept, e.Own)
 	}
+	before := s.task.States(e.Kept, e.From)
 	for i, state := range s.task.Advance(e.Kept, out.Params) {
 		candidate := e.Kept[i]
 		loss := 0.0
@@ -162,6 +163,7 @@ func (s *Site) Train(e Train, progress func() error) (Trained, error) {
 		case err == nil:
 			copy(state.Params, params)
 		case errors.Is(err, learn.ErrDiverged) && len(e.Kept) > 1:
+			state.Set(before[i]) // what it is now nobody could mix
 			loss = task.MaxLoss
 		default:
 			return Trained{}, err

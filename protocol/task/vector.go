@@ -25,6 +25,16 @@ type State struct {
 	Control []float64   // SCAFFOLD's control variate, after the round
 }
 
+// Set makes the state what another of the same candidate is.
+func (s State) Set(o State) {
+	copy(s.Params, o.Params)
+	copy(s.Start, o.Start)
+	for i, m := range o.Moments {
+		copy(s.Moments[i], m)
+	}
+	copy(s.Control, o.Control)
+}
+
 // Candidate returns the candidate of an index: of a task without a search, 0 is
 // the task itself.
 func (t Task) Candidate(i int) Candidate {
