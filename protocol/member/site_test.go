@@ -384,18 +384,7 @@ func TestParametersThatGrowTooLargeAreAnError(t *testing.T) {
 // Work says now and then that it gets on, training after each step, and ends when
 // it is told to.
 func TestSiteWorkIsWatched(t *testing.T) {
-	tk, table := newTask(7), rows(1, 4000)
-	tk.Encoding.Features = nil
-	for i := range 40 { // so that what takes no steps takes a while, too
-		tk.Encoding.Features = append(tk.Encoding.Features, dataset.FeatureSpec{Name: fmt.Sprint("a", i), Kind: dataset.Numeric})
-		table.Columns = append(table.Columns, fmt.Sprint("a", i))
-	}
-	rng := rand.New(rand.NewPCG(1, 3))
-	for i := range table.Rows {
-		for range 40 {
-			table.Rows[i] = append(table.Rows[i], fmt.Sprint(rng.NormFloat64()))
-		}
-	}
+	tk, table := wide(4000)
 	s := newSite(t, 0, tk, table)
 	roster := sitesRoster(t, s)
 	enough := errors.New("enough")
@@ -440,4 +429,21 @@ func sitesRoster(t testing.TB, sites ...*Site) task.Roster {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// wide are so many rows of so many features that what takes no steps takes a while.
+func wide(n int) (task.Task, dataset.Table) {
+	tk, table := newTask(7), rows(1, n)
+	tk.Encoding.Features = nil
+	for i := range 40 {
+		tk.Encoding.Features = append(tk.Encoding.Features, dataset.FeatureSpec{Name: fmt.Sprint("a", i), Kind: dataset.Numeric})
+		table.Columns = append(table.Columns, fmt.Sprint("a", i))
+	}
+	rng := rand.New(rand.NewPCG(1, 3))
+	for i := range table.Rows {
+		for range 40 {
+			table.Rows[i] = append(table.Rows[i], fmt.Sprint(rng.NormFloat64()))
+		}
+	}
+	return tk, table
 }

@@ -379,6 +379,25 @@ func TestOwnPartsAreFittedWhole(t *testing.T) {
 	}
 }
 
+// Fitting takes the time that it needs, when the time for steps is up.
+func TestFittingTheOwnPartIsNotCutShort(t *testing.T) {
+	tk, table := wide(10_000)
+	tk.Personal = learn.LastLayer
+	s := newSite(t, 0, tk, table)
+	signs := 0
+	out, err := s.Train(Train{Round: 1, From: tk.First(nil), Kept: everyone, Roster: sitesRoster(t, s)}, func() error {
+		signs++
+		return learn.ErrEnough
+	})
+	if err != nil || signs < 2 {
+		t.Errorf("after %d signs: %+v, %v", signs, out, err)
+	}
+	stop := errors.New("stop")
+	if _, err := s.Train(Train{Round: 1, From: tk.First(nil), Kept: everyone, Roster: sitesRoster(t, s)}, func() error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("told to stop: %v", err)
+	}
+}
+
 // A numeric target is scaled as the roster's rows are, and its errors are counted in
 // its own unit, of whatever model.
 func TestNumericTargets(t *testing.T) {
@@ -449,6 +468,12 @@ func TestNumericTargets(t *testing.T) {
 		for _, c := range []learn.Counts{got.Local, got.Federated, got.Personal} {
 			if c.Errors.Unit != roster.Scaling.SD[1] || c.Check(0, 0) != nil {
 				t.Errorf("site %d counts in units of %g", i, c.Errors.Unit)
+			}
+		}
+		// One target, from one mean: else sums over nodes would say nothing.
+		for _, e := range []*learn.Errors{got.Local.Errors, got.Personal.Errors} {
+			if e.Target != got.Federated.Errors.Target || e.Spread != got.Federated.Errors.Spread {
+				t.Errorf("site %d sees the target as %d and %d, and as %d and %d", i, e.Target, e.Spread, got.Federated.Errors.Target, got.Federated.Errors.Spread)
 			}
 		}
 		if got.Better != 0 || got.Worse != 0 {
@@ -593,6 +618,20 @@ func TestTheLastRoundOfARungWithOneCandidate(t *testing.T) {
 	}
 }
 
+// Whatever the parameters, a loss is one that others take.
+func TestLossesAreBounded(t *testing.T) {
+	tk := choosing()
+	s := newSite(t, 0, tk, rows(7, 80))
+	s.holdBack(scaledBy(s.train, dataset.Scaling{Mean: []float64{50}, SD: []float64{10}}))
+	for i := range three {
+		for _, x := range []float64{1e7, -1e9, math.MaxFloat64} {
+			if l := s.loss(i, slices.Repeat([]float64{x}, tk.SpecOf(i).Params())); l != task.MaxLoss {
+				t.Errorf("candidate %d with parameters of %g has a loss of %g", i, x, l)
+			}
+		}
+	}
+}
+
 // A candidate that diverges loses, however it does, and its vector can be mixed all
 // the same, round after round, with those of the others.
 func TestACandidateThatDiverges(t *testing.T) {
@@ -640,7 +679,7 @@ func TestACandidateThatDiverges(t *testing.T) {
 					}
 					if round == 15 {
 						updates = append(updates, task.Update{Losses: out.Losses, Rows: out.Rows})
-						if !usable(out) {
+						if !usable(out) || name == "by its rate" && out.Losses[2] != task.MaxLoss {
 							t.Errorf("%s: losses %v", name, out.Losses)
 						}
 					}
