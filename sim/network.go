@@ -184,11 +184,11 @@ func (n *node) transmit(to int32, size int, what action) {
 }
 
 // spread sends a record to those whom it concerns: an update that is mixed with
-// by neighbours alone to the neighbours of its round, everything else to all. The
-// update of the last round is what the model is made of.
+// by neighbours alone to the neighbours of its round, everything else to all. By the
+// updates of the last round of a rung, and of the task, everyone decides.
 func (n *node) spread(p *parcel) {
 	w := n.world
-	if w.graph.Complete() || w.agrees && (p.update.Params == nil || p.number == w.cfg.Task.Rounds) {
+	if w.graph.Complete() || w.agrees && (p.update.Params == nil || w.cfg.Task.Decides(p.number)) {
 		lie := n.lie(p)
 		for j := range int32(len(w.nodes)) {
 			switch {

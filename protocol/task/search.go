@@ -22,6 +22,14 @@ func (t Task) rungs() []Rung {
 	return t.Search.Rungs
 }
 
+// Decides tells whether something is decided by the updates of a round: it ends a
+// rung, or the task.
+func (t Task) Decides(round uint64) bool { return t.endsRung(round) || round == t.Rounds }
+
+func (t Task) endsRung(round uint64) bool {
+	return slices.ContainsFunc(t.rungs(), func(r Rung) bool { return r.Round == round })
+}
+
 // checkSearch refuses a search that does not come down to one candidate well
 // before the end of the task.
 func (t Task) checkSearch() error {

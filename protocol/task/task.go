@@ -509,7 +509,7 @@ func UpdateOf(r record.Record, t Task) (Update, error) {
 
 // checkLosses refuses losses that could not be averaged.
 func (t Task) checkLosses(u Update, round uint64) error {
-	due := t.Search != nil && slices.ContainsFunc(t.Search.Rungs, func(r Rung) bool { return r.Round == round })
+	due := t.endsRung(round)
 	switch {
 	case due && len(u.Losses) != len(u.Kept), !due && len(u.Losses)+int(u.Rows) != 0:
 		return fmt.Errorf("%d losses of %d candidates", len(u.Losses), len(u.Kept))
