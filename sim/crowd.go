@@ -20,7 +20,7 @@ type crowd struct {
 }
 
 // start makes the machine anew, with what it held, which was durable.
-func (c *crowd) start(n *node) {
+func (c *crowd) start(n *node) error {
 	w, before := n.world, c.Rounds
 	c.Rounds = member.NewRounds(member.RoundsConfig{
 		Graph: w.graph, Nodes: len(w.nodes), Own: int(n.place),
@@ -33,7 +33,11 @@ func (c *crowd) start(n *node) {
 		c.Take(n.now, int(n.place), &p.update)
 	}
 	n.ended(c.Round() == w.cfg.Task.Rounds)
+	return c.advance(n)
 }
+
+// stop has nothing to do: a crash ends none of its steps but the last.
+func (c *crowd) stop() {}
 
 func (c *crowd) take(n *node, p *parcel) error {
 	if p.keep == 0 {
@@ -59,10 +63,13 @@ func (c *crowd) step(n *node, e member.Event) error {
 			author: n.place, number: u.Round, update: *u,
 			keep: record.KindUpdate.Keep(), size: updateSize(len(u.Params)),
 		}
-		if !n.publish(p) {
+		if !n.store(p) {
 			return nil
 		}
 		c.Take(n.now, int(n.place), &p.update)
+		if n.send(p); !n.up {
+			return nil
+		}
 		n.ended(u.Round == n.world.cfg.Task.Rounds)
 	case member.Leave:
 		n.crash(0, false)

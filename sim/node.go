@@ -9,6 +9,7 @@ import (
 
 	"village/protocol/learn"
 	"village/protocol/member"
+	"village/protocol/member/drive"
 	"village/protocol/mixing"
 	"village/protocol/record"
 	"village/protocol/task"
@@ -63,8 +64,10 @@ type machine interface {
 	step(n *node, e member.Event) error
 	// keep makes a record durable, and tells whether it was news.
 	keep(n *node, p *parcel) bool
-	// start makes it anew, with what is durable.
-	start(n *node)
+	// start makes it anew, with what is durable, and sets it going.
+	start(n *node) error
+	// stop ends it in the middle of whatever it does.
+	stop()
 	// ask names a node to ask for what is missing, -1 for none, and what to say
 	// that is held; offers is the answer.
 	ask(n *node) (to int32, held []*parcel)
@@ -180,12 +183,10 @@ func (w *work) happen(n *node) error {
 	return nil
 }
 
-// publish makes a record durable and sends it, unless the node crashes before,
-// which it tells. The machine has yet to take it.
-func (n *node) publish(p *parcel) bool {
-	down := n.world.cfg.Faults.Down
+// store makes an own record durable, unless the node crashes before, which it
+// tells.
+func (n *node) store(p *parcel) bool {
 	if n.tears() {
-		n.crash(down, false)
 		return false
 	}
 	n.machine.keep(n, p)
@@ -195,17 +196,25 @@ func (n *node) publish(p *parcel) bool {
 		n.updates++
 		n.shard.news.updates++
 	}
-	if n.tears() {
-		n.crash(down, false)
-		return false
-	}
-	n.spread(p)
 	return true
 }
 
+// send sends an own record that the machine has taken in, unless the node crashes
+// before.
+func (n *node) send(p *parcel) {
+	if !n.tears() {
+		n.spread(p)
+	}
+}
+
+// tears crashes the node now and then.
 func (n *node) tears() bool {
 	torn := n.world.cfg.Faults.Torn
-	return torn > 0 && n.rng.Float64() < torn/2
+	if torn == 0 || n.rng.Float64() >= torn/2 {
+		return false
+	}
+	n.crash(n.world.cfg.Faults.Down, false)
+	return true
 }
 
 // wakeAt asks for a tick. Most are put off before they are due, so that only one
@@ -291,6 +300,7 @@ func (n *node) crash(down time.Duration, random bool) {
 	}
 	n.life++
 	n.wake, n.alarm, n.uplink = 0, 0, 0
+	n.machine.stop()
 }
 
 // back is the start after a crash.
@@ -301,82 +311,91 @@ func (b back) happen(n *node) error {
 		return nil
 	}
 	n.up = true
-	n.machine.start(n)
 	if b.random {
 		n.scheduleRestart()
 	}
-	return n.machine.step(n, member.Tick{})
+	return n.machine.start(n)
 }
 
 // whole is the machine of a node that agrees with the others on a roster and a
-// model.
+// model, with its driver.
 type whole struct {
-	*member.Member
-	inbox  []member.Event // of this instant
-	roster record.CID     // that the world was told of
+	drive.Driver[*parcel]
+	node   *node
+	failed error
+	roster record.CID // that the world was told of
 	model  record.CID
 }
 
 func (m *whole) take(n *node, p *parcel) error { return m.step(n, p.event) }
 
-// step performs all effects of an event before the machine takes in what came of
-// them at once, the own records.
 func (m *whole) step(n *node, e member.Event) error {
-	m.inbox = append(m.inbox, e)
-	for i := 0; i < len(m.inbox) && n.up; i++ {
-		for _, effect := range m.Step(n.now, m.inbox[i]) {
-			if !n.up {
-				break // it crashed at the one before
-			}
-			if err := m.perform(n, effect); err != nil {
-				return fmt.Errorf("%s: %w", n.Name, err)
-			}
-		}
+	m.Step(n.now, e)
+	if m.failed != nil {
+		return fmt.Errorf("%s: %w", n.Name, m.failed)
 	}
-	clear(m.inbox)
-	m.inbox = m.inbox[:0]
 	if n.up {
 		m.check(n)
 	}
 	return nil
 }
 
-func (m *whole) perform(n *node, effect member.Effect) error {
+// The methods that follow are those of a drive.Performer.
+
+// Sign makes the parcel of a record.
+func (m *whole) Sign(effect member.Effect) (*parcel, bool) {
+	n := m.node
 	switch e := effect.(type) {
 	case member.Publish:
 		if u, ok := e.Body.(task.Update); ok {
 			n.shard.news.publish(n, e.Number, u)
 		}
-		m.publish(n, n.parcel(e.Number, e.Body, 0))
+		return n.parcel(e.Number, e.Body, 0), true
 	case member.Cast:
-		m.publish(n, n.parcel(e.Vote.Ballot, member.Ballot(e), 0))
+		return n.parcel(e.Vote.Ballot, member.Ballot(e), 0), true
 	case member.Certify:
-		m.publish(n, n.parcel(0, member.Certificate{Topic: e.Topic, Content: e.Content}, len(e.Precommits)))
+		return n.parcel(0, member.Certificate{Topic: e.Topic, Content: e.Content}, len(e.Precommits)), true
+	}
+	return nil, false
+}
+
+// Store keeps a parcel, or the node crashes before it can.
+func (m *whole) Store(p *parcel) drive.Outcome {
+	if !m.node.store(p) {
+		return drive.Refused
+	}
+	return drive.Stored
+}
+
+func (m *whole) Received(p *parcel) member.Received { return p.event.(member.Received) }
+
+func (m *whole) Send(p *parcel) { m.node.send(p) }
+
+func (m *whole) Wake(at time.Duration) { m.node.wakeAt(at) }
+
+// Start works at once; that it takes time is told to everyone else.
+func (m *whole) Start(effect member.Effect) {
+	n := m.node
+	var err error
+	switch e := effect.(type) {
 	case member.Train:
-		return n.train(e)
+		err = n.train(e)
 	case member.Make:
-		made, err := m.make(n, e)
-		if err != nil {
-			return err
+		var made member.Made
+		if made, err = m.make(n, e); err == nil {
+			n.after(0, n.life, &work{until: n.now, out: made})
 		}
-		n.after(0, n.life, &work{until: n.now, out: made})
 	case member.Fetch:
 		n.after(0, n.life, &fetch{e.Inputs})
 	case member.Evaluate:
-		evaluation, err := n.site.Evaluate(e, n.world.halted)
-		if err != nil {
-			return err
+		var evaluation task.Evaluation
+		if evaluation, err = n.site.Evaluate(e, n.world.halted); err == nil {
+			n.work(e.Model.Round, n.Step, member.Evaluated{Evaluation: evaluation})
 		}
-		n.work(e.Model.Round, n.Step, member.Evaluated{Evaluation: evaluation})
-	case member.Wake:
-		n.wakeAt(e.At)
 	}
-	return nil
-}
-
-func (m *whole) publish(n *node, p *parcel) {
-	if n.publish(p) {
-		m.inbox = append(m.inbox, p.event)
+	if err != nil && m.failed == nil {
+		m.failed = err
+		m.stop()
 	}
 }
 
@@ -448,14 +467,16 @@ func (m *whole) keep(n *node, p *parcel) bool {
 	return true
 }
 
-func (m *whole) start(n *node) {
-	*m = whole{Member: member.New(n.id, n.world.id, n.world.cfg.Task)}
-	var all []member.Received
+func (m *whole) start(n *node) error {
+	*m = whole{node: n, Driver: drive.New(member.New(n.id, n.world.id, n.world.cfg.Task), drive.Performer[*parcel](m))}
 	for _, p := range m.all(n) {
-		all = append(all, p.event.(member.Received))
+		m.Step(n.now, p.event)
 	}
-	m.Restore(n.now, all)
+	m.Resume(n.now)
+	return m.failed
 }
+
+func (m *whole) stop() { m.Stop() }
 
 // ask is for everything, of anyone.
 func (m *whole) ask(n *node) (int32, []*parcel) { return n.other(), m.all(n) }

@@ -239,7 +239,9 @@ func newWorld(ctx context.Context, cfg Config) (*world, error) {
 	}
 	for i := range w.nodes {
 		n := &w.nodes[i]
-		n.machine.start(n)
+		if err := n.machine.start(n); err != nil {
+			return nil, err
+		}
 		n.after(n.Enrols, 0, enrol{})
 		if n.Leaves > 0 {
 			n.after(n.Leaves, 0, leave{})
