@@ -119,6 +119,16 @@ func (m Manifest) checkColumns() error {
 	return nil
 }
 
+// SplitColumn names the column that says train or test, "" where there is none.
+func (m Manifest) SplitColumn() string {
+	for _, c := range m.Columns {
+		if c.Role == Split {
+			return c.Name
+		}
+	}
+	return ""
+}
+
 // check refuses a column that no honest node publishes of so many rows.
 func (c Column) check(rows uint64) error {
 	if c.Role != Feature && c.Role != Target && c.Role != Split {

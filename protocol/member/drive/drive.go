@@ -115,6 +115,9 @@ func (d *Driver[R]) Step(now time.Duration, e member.Event) {
 		}
 		return
 	}
+	if d.wakeAt <= now {
+		d.wakeAt = 0
+	}
 	if len(d.waiting) > 0 && now >= d.retryAt {
 		d.retry(now)
 	}
