@@ -163,3 +163,6 @@ func (m *Member) compute() (task.Results, error) {
 	}
 	return task.ResultsOf(m.task, m.id, m.content, m.roster, enrolled, evaluations)
 }
+
+// Certified says whether the proof of what the final decision was is known here.
+func (m *Member) Certified() bool { return m.finalVote.certified }

@@ -115,9 +115,6 @@ func (d *Driver[R]) Step(now time.Duration, e member.Event) {
 		}
 		return
 	}
-	if d.wakeAt <= now {
-		d.wakeAt = 0
-	}
 	if len(d.waiting) > 0 && now >= d.retryAt {
 		d.retry(now)
 	}
@@ -137,6 +134,9 @@ func (d *Driver[R]) Step(now time.Duration, e member.Event) {
 	}
 	clear(d.queue)
 	d.queue = d.queue[:0]
+	if len(d.waiting) > 0 && (d.wakeAt <= now || d.wakeAt > d.retryAt) {
+		d.wake(d.retryAt) // when the machine says again what it wants
+	}
 }
 
 func (d *Driver[R]) perform(now time.Duration, effect member.Effect) {
@@ -158,8 +158,10 @@ func (d *Driver[R]) store(now time.Duration, r R) {
 	case Stored:
 		d.queue = append(d.queue, item[R]{event: d.does.Received(r), record: r, own: true})
 	case Failed:
-		d.waiting, d.retryAt = append(d.waiting, r), now+Retry
-		d.wake(d.wakeAt)
+		if len(d.waiting) == 0 {
+			d.retryAt = now + Retry
+		}
+		d.waiting = append(d.waiting, r)
 	}
 }
 
@@ -172,12 +174,8 @@ func (d *Driver[R]) retry(now time.Duration) {
 	}
 }
 
-// wake asks for a tick when the machine wants one, or when a record is to be
-// stored again.
+// wake asks for a tick.
 func (d *Driver[R]) wake(at time.Duration) {
 	d.wakeAt = at
-	if len(d.waiting) > 0 && (at == 0 || d.retryAt < at) {
-		at = d.retryAt
-	}
 	d.does.Wake(at)
 }
