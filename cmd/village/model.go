@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"village/node"
 	"village/node/api"
+	"village/node/evidence"
 	"village/node/home"
 	"village/node/report"
 	"village/node/table"
@@ -141,7 +141,7 @@ That needs no daemon, no home and no network.`,
 // checkEvidence checks a directory, of a certain model where cid is defined.
 func checkEvidence(dir string, cid record.CID) (api.Verified, error) {
 	const next = "at a node that took part in the task: village model export CID --evidence DIR"
-	v, err := node.CheckEvidence(dir)
+	v, err := evidence.Check(dir)
 	switch {
 	case err != nil:
 		return v, api.Fail(api.CodeFailed, next, "the evidence in %s does not hold: %v", dir, err)
@@ -152,7 +152,7 @@ func checkEvidence(dir string, cid record.CID) (api.Verified, error) {
 }
 
 func newModelExport(a *app) *cobra.Command {
-	var evidence string
+	var dir string
 	files := map[string]*string{api.FormSafetensors: new(string), api.FormONNX: new(string), api.FormCard: new(string)}
 	cmd := &cobra.Command{
 		Use: "export CID", Short: "Write a model to files, or all that proves it to a directory",
@@ -181,12 +181,12 @@ NaN or an empty string for a missing cell. --card writes what a model hub shows.
 					}
 				}
 			}
-			if evidence != "" {
+			if dir != "" {
 				e, err := client.Evidence(cmd.Context(), cid)
 				if err != nil {
 					return err
 				}
-				if v.Evidence, err = node.WriteEvidence(evidence, e); err != nil {
+				if v.Evidence, err = evidence.Write(dir, e); err != nil {
 					return err
 				}
 				v.Bytes = uint64(len(e.Model))
@@ -218,7 +218,7 @@ NaN or an empty string for a missing cell. --card writes what a model hub shows.
 	cmd.Flags().StringVar(files[api.FormSafetensors], "out", "", "file to write as safetensors, which must not exist")
 	cmd.Flags().StringVar(files[api.FormONNX], "onnx", "", "file to write as ONNX, which must not exist")
 	cmd.Flags().StringVar(files[api.FormCard], "card", "", "Markdown file to write the model card to, which must not exist")
-	cmd.Flags().StringVar(&evidence, "evidence", "", "directory to write, new or empty: what village model verify --evidence needs")
+	cmd.Flags().StringVar(&dir, "evidence", "", "directory to write, new or empty: what village model verify --evidence needs")
 	cmd.MarkFlagsOneRequired("out", "onnx", "card", "evidence")
 	return cmd
 }

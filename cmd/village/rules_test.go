@@ -139,6 +139,45 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// floors are the rooms of the daemon, from the ground up: each imports rooms of
+// floors below its own alone. So there is no circle, and no room that all reach
+// into.
+var floors = [][]string{
+	{"api", "log", "p2p", "exchange", "artifacts"},
+	{"home", "records"},
+	{"ingest", "evidence", "table", "portable"},
+	{"datasets", "models", "ingest/sets", "report"},
+	{"tasks"},
+	{"server"},
+	{""}, // the wiring
+	{"demo"},
+}
+
+func TestFloorsOfTheDaemon(t *testing.T) {
+	own, _ := packages(t)
+	floor := map[string]int{}
+	for i, names := range floors {
+		for _, name := range names {
+			floor[strings.TrimSuffix("node/"+name, "/")] = i
+		}
+	}
+	for name, p := range own {
+		if !under(name, "node") {
+			continue
+		}
+		mine, ok := floor[name]
+		if !ok {
+			t.Errorf("%s stands on no floor", name)
+		}
+		for _, i := range p.Imports {
+			inner := strings.TrimPrefix(i, "village/")
+			if theirs, ok := floor[inner]; ok && theirs >= mine {
+				t.Errorf("%s imports %s, which is not below it", name, inner)
+			}
+		}
+	}
+}
+
 // impurities names what a file does that a pure package must not: start a
 // goroutine, read the clock or wait for it, draw from the global random source.
 func impurities(fset *token.FileSet, f *ast.File) (found []string) {

@@ -19,8 +19,8 @@ import (
 	"sync"
 	"time"
 
-	"village/node"
 	"village/node/api"
+	"village/node/evidence"
 	"village/node/home"
 	"village/protocol/record"
 	"village/protocol/task"
@@ -403,18 +403,18 @@ func (n *Node) ask(ctx context.Context, h *hospital, id record.CID, report api.R
 // recompute asks a node for what proves a model, and checks it here: signatures,
 // weights, and that the updates come to the model's very bytes.
 func recompute(ctx context.Context, h *hospital, cid record.CID) (api.Verified, task.Model, error) {
-	evidence, err := h.client.Evidence(ctx, cid)
+	proof, err := h.client.Evidence(ctx, cid)
 	if err != nil {
 		return api.Verified{}, task.Model{}, err
 	}
-	verified, err := node.VerifyEvidence(evidence)
+	verified, err := evidence.Verify(proof)
 	if err == nil && verified.CID != cid {
 		err = fmt.Errorf("the evidence is of %s", verified.CID)
 	}
 	if err != nil {
 		return api.Verified{}, task.Model{}, fmt.Errorf("the model %s of %s does not hold: %w", cid, h.name, err)
 	}
-	model, err := task.UnmarshalModel(evidence.Model)
+	model, err := task.UnmarshalModel(proof.Model)
 	return verified, model, err
 }
 

@@ -242,6 +242,15 @@ func (h *Home) Config() Config {
 	return h.config
 }
 
+// Members is the allow-list, with the node itself: nil where the federation is open.
+func (h *Home) Members() []record.NodeID {
+	c := h.Config()
+	if c.Members == nil {
+		return nil
+	}
+	return append([]record.NodeID{h.ID}, c.Members...)
+}
+
 // Update changes the config and saves it. Only the holder of the lock may call
 // it. Change gets copies of the lists; where it fails nothing is changed.
 func (h *Home) Update(change func(*Config) error) error {

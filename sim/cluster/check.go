@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"slices"
 
-	"village/node"
 	"village/node/home"
+	"village/node/tasks"
 	"village/protocol/dataset"
 	"village/protocol/member"
 	"village/protocol/record"
@@ -108,9 +108,9 @@ func take(n sim.Node, t task.Task) (dataset.Cleaned, *member.Site, error) {
 	case kept < len(n.Rows.Rows):
 		return none, nil, fmt.Errorf("a daemon would keep %d of its %d rows (%s); clean them first, or simulate the run",
 			kept, len(n.Rows.Rows), reasons(cleaned.Dropped))
-	case kept < node.FewestRows:
+	case kept < tasks.FewestRows:
 		return none, nil, fmt.Errorf("it has %d rows, and a daemon takes part with %d at least, for the statistics of fewer would tell the rows; use fewer nodes or more rows, or simulate the run",
-			kept, node.FewestRows)
+			kept, tasks.FewestRows)
 	}
 	site, err := member.NewSite(record.NodeID{}, record.CID{}, t, cleaned.Table, n.Split, nil)
 	return cleaned, site, err

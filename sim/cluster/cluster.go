@@ -81,7 +81,7 @@ func Run(ctx context.Context, cfg sim.Config) (res sim.Result, err error) {
 		return sim.Result{}, err
 	}
 	if err := c.each(ctx, func(_ context.Context, p *peer) error {
-		_, err := p.node.AddDataset(tables[p.place])
+		_, err := p.node.Datasets.Add(tables[p.place])
 		return err
 	}); err != nil {
 		return sim.Result{}, err
@@ -194,13 +194,13 @@ func (c *cluster) propose(ctx context.Context) error {
 		t.Nodes = append(t.Nodes, p.home.ID)
 	}
 	first := c.peers[0]
-	proposed, err := first.node.Propose(ctx, t)
+	proposed, err := first.node.Tasks.Propose(ctx, t)
 	if err != nil {
 		return first.named(ctx, err)
 	}
 	c.task = proposed.CID
 	return c.each(ctx, func(ctx context.Context, p *peer) error {
-		return p.node.Follow(ctx, c.task, func(*member.Member) bool { return true })
+		return p.node.Tasks.Follow(ctx, c.task, func(*member.Member) bool { return true })
 	})
 }
 
@@ -319,7 +319,7 @@ func (c *cluster) result(ctx context.Context) (sim.Result, error) {
 		if n := p.running(); n != nil {
 			var model *task.Model
 			var failed error
-			if err := n.Follow(ctx, c.task, func(m *member.Member) bool {
+			if err := n.Tasks.Follow(ctx, c.task, func(m *member.Member) bool {
 				if cid, model = m.Model(); cid.Defined() && res.Model == nil {
 					res.Model, res.Content = model, m.Content()
 					res.Results, failed = m.Results()

@@ -186,7 +186,7 @@ func (p *peer) enrol(ctx context.Context) error {
 		if over || err != nil {
 			return err
 		}
-		_, err = n.Join(ctx, api.Join{Task: p.cluster.task})
+		_, err = n.Tasks.Join(ctx, api.Join{Task: p.cluster.task})
 		return err
 	})
 }
@@ -203,14 +203,14 @@ func (p *peer) leave(ctx context.Context) error {
 		if over || err != nil {
 			return err
 		}
-		_, err = n.Leave(ctx, p.cluster.task)
+		_, err = n.Tasks.Leave(ctx, p.cluster.task)
 		return err
 	})
 }
 
 // ask asks the machine of the task something.
 func (p *peer) ask(ctx context.Context, n *node.Node, question func(*member.Member) bool) (answer bool, err error) {
-	err = n.Follow(ctx, p.cluster.task, func(m *member.Member) bool {
+	err = n.Tasks.Follow(ctx, p.cluster.task, func(m *member.Member) bool {
 		answer = question(m)
 		return true
 	})
@@ -220,7 +220,7 @@ func (p *peer) ask(ctx context.Context, n *node.Node, question func(*member.Memb
 // follow waits until the task has come to its end at the node.
 func (p *peer) follow(ctx context.Context) error {
 	return p.during(ctx, func(n *node.Node) error {
-		err := n.Follow(ctx, p.cluster.task, func(m *member.Member) bool { return m.Stage() == member.Done })
+		err := n.Tasks.Follow(ctx, p.cluster.task, func(m *member.Member) bool { return m.Stage() == member.Done })
 		if err == nil {
 			p.done.Store(true)
 		}

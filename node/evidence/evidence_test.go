@@ -1,8 +1,7 @@
-package node
+package evidence_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"testing"
 
 	"village/node/api"
+	"village/node/evidence"
 	"village/protocol/dataset"
 	"village/protocol/record"
 	"village/protocol/task"
@@ -171,7 +171,7 @@ func (s *sealing) evidence(t testing.TB) api.Evidence {
 // written is the evidence as a directory.
 func (s *sealing) written(t testing.TB) string {
 	t.Helper()
-	dir, err := WriteEvidence(filepath.Join(t.TempDir(), "evidence"), s.evidence(t))
+	dir, err := evidence.Write(filepath.Join(t.TempDir(), "evidence"), s.evidence(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func filesOf(t testing.TB, dir string) map[string][]byte {
 func TestEvidence(t *testing.T) {
 	s := newSealing(t, "a task")
 	dir := s.written(t)
-	v, err := CheckEvidence(dir)
+	v, err := evidence.Check(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestEvidence(t *testing.T) {
 	// The same evidence is the same files; it goes into an empty directory and
 	// over nothing else.
 	empty := t.TempDir()
-	if _, err := WriteEvidence(empty, s.evidence(t)); err != nil {
+	if _, err := evidence.Write(empty, s.evidence(t)); err != nil {
 		t.Fatal(err)
 	}
 	if !maps.EqualFunc(filesOf(t, empty), files, bytes.Equal) {
@@ -251,17 +251,17 @@ func TestEvidence(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, taken := range []string{dir, file, link} {
-		if _, err := WriteEvidence(taken, s.evidence(t)); err == nil || api.AsError(err).Next == "" {
+		if _, err := evidence.Write(taken, s.evidence(t)); err == nil || api.AsError(err).Next == "" {
 			t.Errorf("written over %s: %v", taken, err)
 		}
 	}
 	bad := s.evidence(t)
 	bad.Model = bytes.Replace(bad.Model, []byte("size0001"), []byte("Size0001"), 1)
 	parent := t.TempDir()
-	if _, err := WriteEvidence(filepath.Join(parent, "bad"), bad); err == nil {
+	if _, err := evidence.Write(filepath.Join(parent, "bad"), bad); err == nil {
 		t.Error("what does not hold was written")
 	}
-	if _, err := WriteEvidence(filepath.Join(parent, "none", "at", "all"), s.evidence(t)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := evidence.Write(filepath.Join(parent, "none", "at", "all"), s.evidence(t)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("written to nowhere: %v", err)
 	}
 	for _, dir := range []string{parent, filepath.Dir(file)} {
@@ -284,7 +284,7 @@ func TestEveryChangedByteIsNamed(t *testing.T) {
 			if err := os.WriteFile(path, changed, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := CheckEvidence(dir); err == nil || !strings.Contains(err.Error(), name+":") && !strings.Contains(err.Error(), name+" is changed") {
+			if _, err := evidence.Check(dir); err == nil || !strings.Contains(err.Error(), name+":") && !strings.Contains(err.Error(), name+" is changed") {
 				t.Fatalf("byte %d of %s: %v", i, name, err)
 			}
 			flips++
@@ -293,7 +293,7 @@ func TestEveryChangedByteIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := CheckEvidence(dir); err != nil {
+	if _, err := evidence.Check(dir); err != nil {
 		t.Error(err)
 	}
 	t.Logf("%d bytes changed", flips)
@@ -361,7 +361,7 @@ func TestEvidenceThatIsNotWhole(t *testing.T) {
 			return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700))
 		}, []string{"seal.record is missing"}},
 		{"files without end", func(dir string) error {
-			for i := range maxEvidence + 1 {
+			for i := range evidence.MaxEntries + 1 {
 				if err := put(fmt.Sprint("updates/", i), nil)(dir); err != nil {
 					return err
 				}
@@ -388,7 +388,7 @@ func TestEvidenceThatIsNotWhole(t *testing.T) {
 			if err := b.do(dir); err != nil {
 				t.Fatal(err)
 			}
-			_, err := CheckEvidence(dir)
+			_, err := evidence.Check(dir)
 			if err == nil {
 				t.Fatal("it is said to hold")
 			}
@@ -399,7 +399,7 @@ func TestEvidenceThatIsNotWhole(t *testing.T) {
 			}
 		})
 	}
-	if _, err := CheckEvidence(filepath.Join(t.TempDir(), "nothing")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := evidence.Check(filepath.Join(t.TempDir(), "nothing")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}
 }
@@ -409,7 +409,7 @@ func TestEvidenceThatIsNotWhole(t *testing.T) {
 func TestEvidenceOfLargeVectors(t *testing.T) {
 	s := newSealingOf(t, "a large task", 340, task.MaxClasses)
 	dir := s.written(t)
-	v, err := CheckEvidence(dir)
+	v, err := evidence.Check(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -427,7 +427,7 @@ func TestEvidenceOfLargeVectors(t *testing.T) {
 	}
 	fails := func(dir string, words ...string) {
 		t.Helper()
-		_, err := CheckEvidence(dir)
+		_, err := evidence.Check(dir)
 		for _, word := range words {
 			if err == nil || !strings.Contains(err.Error(), word) {
 				t.Errorf("%v: does not say %q", err, word)
@@ -472,7 +472,7 @@ func TestEvidenceOfLargeVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	fails(dir, `"vectors" is not part of it`)
-	beside := vectorFile(small.content.Parts[0].Update)
+	beside := evidence.VectorFile(small.content.Parts[0].Update)
 	put(dir, beside, first)
 	fails(dir, fmt.Sprintf("%q is not part of it", beside))
 }
@@ -501,90 +501,19 @@ func TestEvidenceThatWasForged(t *testing.T) {
 	} {
 		s := newSealing(t, "a task")
 		c.forge(s)
-		if _, err := VerifyEvidence(s.evidence(t)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := evidence.Verify(s.evidence(t)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}
 	e := newSealing(t, "a task").evidence(t)
 	e.Inputs = append(e.Inputs, 0)
-	if _, err := VerifyEvidence(e); err == nil || !strings.Contains(err.Error(), "the inputs: ") {
+	if _, err := evidence.Verify(e); err == nil || !strings.Contains(err.Error(), "the inputs: ") {
 		t.Errorf("inputs with more behind them: %v", err)
 	}
 }
 
-// TestModelsAreVerified: a daemon that has a task's seal checks the model from
-// its store and from its peers, and says what is lacking.
-func TestModelsAreVerified(t *testing.T) {
-	a, b := start(t, newHome(t, "a")), start(t, newHome(t, "b"))
-	defer stop(t, a)
-	defer stop(t, b)
-	ctx := context.Background()
-	s := newSealing(t, "a task")
-	refused := func(n *Node, cid record.CID, words ...string) {
-		t.Helper()
-		_, err := n.verifyModel(ctx, cid)
-		for _, word := range words {
-			if err == nil || !strings.Contains(err.Error(), word) || api.AsError(err).Next == "" {
-				t.Errorf("%v: does not say %q", err, word)
-			}
-		}
-	}
-	put := func(n *Node, r record.Record) {
-		t.Helper()
-		if _, err := n.store.PutRecord(r); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cid := s.content.Model
-	refused(a, cid, "is not stored here")
-	store(t, a, s.model)
-	refused(a, cid, "no certificate of task "+s.id.String())
-	few := s.seal(t)
-	s.signers = []int{0, 1, 2, 3}
-	many := signed(t, s.keys[1], record.KindSeal, few.Subject, 0, func() (seal task.Seal) {
-		if err := record.Decode(s.seal(t).Payload, &seal); err != nil {
-			t.Fatal(err)
-		}
-		return seal
-	}())
-	put(a, few)
-	refused(a, cid, "the records that model", "cannot be fetched")
-	store(t, a, encoded(t, s.in))
-	put(a, many)
-	v, err := a.verifyModel(ctx, cid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if v := v.(api.Verified); v.CID != cid || len(v.Signers) != 4 || v.Signers[3].Name != "" || len(v.Parts) != 3 {
-		t.Errorf("%+v", v)
-	}
-
-	// Another node has the seal alone.
-	put(b, few)
-	connect(t, b, a)
-	e, err := b.modelEvidence(ctx, cid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := e.(api.Evidence), s.evidence(t); !bytes.Equal(got.Seal, few.Bytes) || !bytes.Equal(got.Inputs, want.Inputs) || !bytes.Equal(got.Model, want.Model) {
-		t.Error("the evidence is not what the other node has")
-	}
-
-	// A file that says that it is this task's model.
-	claimed := bytes.Replace(s.model, []byte("a task"), []byte("A task"), 1)
-	refused(a, store(t, a, claimed), "is not the model that the nodes of its task have signed", cid.String())
-
-	// A quorum that has signed what does not add up.
-	liars := newSealing(t, "lies")
-	liars.model = bytes.Replace(liars.model, []byte("lies"), []byte("LIES"), 1)
-	liars.content.Model = store(t, a, liars.model)
-	store(t, a, encoded(t, liars.in))
-	put(a, liars.seal(t))
-	refused(a, liars.content.Model, "does not hold", "not what the updates come to")
-}
-
-// FuzzCheckEvidence: whatever stands in a file, nothing else holds.
-func FuzzCheckEvidence(f *testing.F) {
+// FuzzCheck: whatever stands in a file, nothing else holds.
+func FuzzCheck(f *testing.F) {
 	s := newSealing(f, "a task")
 	dir := s.written(f)
 	files := filesOf(f, dir)
@@ -601,7 +530,7 @@ func FuzzCheckEvidence(f *testing.F) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := CheckEvidence(dir)
+		_, err := evidence.Check(dir)
 		if same := bytes.Equal(content, files[name]); same != (err == nil) {
 			t.Errorf("%s: the same %v, error %v", name, same, err)
 		}

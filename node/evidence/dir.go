@@ -1,4 +1,4 @@
-package node
+package evidence
 
 import (
 	"bytes"
@@ -35,8 +35,8 @@ const (
 )
 
 const (
-	// maxEvidence is the largest number of entries of a directory that is read.
-	maxEvidence = 2*task.MaxNodes + 16
+	// maxEntries is the largest number of entries of a directory that is read.
+	maxEntries = 2*task.MaxNodes + 16
 	// maxProblems is how many of them a message names.
 	maxProblems = 10
 )
@@ -53,9 +53,9 @@ Then compare the CIDs and the peer IDs that it prints with those that you know.
 `, model)
 }
 
-// WriteEvidence writes evidence to dir, which must not exist or be empty: all of
+// Write writes evidence to dir, which must not exist or be empty: all of
 // it, where what was written holds, or nothing. It returns the absolute path.
-func WriteEvidence(dir string, e api.Evidence) (_ string, err error) {
+func Write(dir string, e api.Evidence) (_ string, err error) {
 	_, content, err := sealed(e.Seal)
 	if err != nil {
 		return "", fmt.Errorf("the seal: %w", err)
@@ -116,7 +116,7 @@ func WriteEvidence(dir string, e api.Evidence) (_ string, err error) {
 			return "", err
 		}
 	}
-	if _, err := CheckEvidence(partial); err != nil {
+	if _, err := Check(partial); err != nil {
 		return "", fmt.Errorf("the evidence does not hold: %w", err)
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -151,33 +151,33 @@ func vacant(dir string) error {
 	}
 }
 
-// CheckEvidence checks a model from nothing but a directory that [WriteEvidence]
+// Check checks a model from nothing but a directory that [Write]
 // has written, wherever it has been since. An error names what of it is changed,
 // missing or not part of it, or what does not hold.
-func CheckEvidence(dir string) (api.Verified, error) {
+func Check(dir string) (api.Verified, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return api.Verified{}, err
 	}
 	defer root.Close()
-	e, err := readEvidence(root)
+	e, err := readDir(root)
 	if err != nil {
 		return api.Verified{}, err
 	}
-	return VerifyEvidence(e)
+	return Verify(e)
 }
 
-// evidenceDir is a directory that may be anyone's work.
-type evidenceDir struct {
+// directory is a directory that may be anyone's work.
+type directory struct {
 	root     *os.Root
 	held     map[string]fs.FileMode // types of all entries
 	due      map[string]bool        // entries that the seal asks for
 	problems []string
 }
 
-func readEvidence(root *os.Root) (api.Evidence, error) {
+func readDir(root *os.Root) (api.Evidence, error) {
 	var e api.Evidence
-	d := evidenceDir{root: root, held: map[string]fs.FileMode{}, due: map[string]bool{}}
+	d := directory{root: root, held: map[string]fs.FileMode{}, due: map[string]bool{}}
 	if err := d.list(); err != nil {
 		return e, err
 	}
@@ -214,7 +214,7 @@ func readEvidence(root *os.Root) (api.Evidence, error) {
 	for _, p := range content.Parts {
 		in.Updates = append(in.Updates, d.named(recordFile(updatesDir, p.Update), p.Update))
 	}
-	if e.Model = d.read(modelFile, maxModel); e.Model != nil {
+	if e.Model = d.read(modelFile, MaxModel); e.Model != nil {
 		cid, err := storage.ArtifactCID(bytes.NewReader(e.Model))
 		if err != nil {
 			return e, err
@@ -240,7 +240,7 @@ func readEvidence(root *os.Root) (api.Evidence, error) {
 
 // vectors reads what the updates announce. As long as the task or an update is
 // not right, nobody can tell what that is, and the files are not judged.
-func (d *evidenceDir) vectors(in task.Inputs, parts []task.Part) (vectors [][]byte) {
+func (d *directory) vectors(in task.Inputs, parts []task.Part) (vectors [][]byte) {
 	d.due[vectorsDir] = true
 	for _, p := range parts {
 		d.due[vectorFile(p.Update)] = true
@@ -313,7 +313,7 @@ func sealed(b []byte) (record.CID, task.FinalContent, error) {
 }
 
 // list takes down what the directory holds.
-func (d *evidenceDir) list() error {
+func (d *directory) list() error {
 	for _, sub := range []string{".", enrolmentsDir, updatesDir, vectorsDir} {
 		mode, ok := d.held[sub]
 		switch {
@@ -328,13 +328,13 @@ func (d *evidenceDir) list() error {
 		if err != nil {
 			return err
 		}
-		entries, err := f.ReadDir(maxEvidence + 1)
+		entries, err := f.ReadDir(maxEntries + 1)
 		f.Close()
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		if len(entries) > maxEvidence {
-			return fmt.Errorf("there are more than %d files in it, more than any evidence has", maxEvidence)
+		if len(entries) > maxEntries {
+			return fmt.Errorf("there are more than %d files in it, more than any evidence has", maxEntries)
 		}
 		for _, entry := range entries {
 			d.held[path.Join(sub, entry.Name())] = entry.Type()
@@ -343,12 +343,12 @@ func (d *evidenceDir) list() error {
 	return nil
 }
 
-func (d *evidenceDir) problem(format string, args ...any) {
+func (d *directory) problem(format string, args ...any) {
 	d.problems = append(d.problems, fmt.Sprintf(format, args...))
 }
 
 // result is an error that names the problems found so far.
-func (d *evidenceDir) result() error {
+func (d *directory) result() error {
 	if len(d.problems) == 0 {
 		return nil
 	}
@@ -362,7 +362,7 @@ func (d *evidenceDir) result() error {
 
 // read returns the bytes of a file that the seal asks for, or nil and notes a
 // problem.
-func (d *evidenceDir) read(name string, limit int64) []byte {
+func (d *directory) read(name string, limit int64) []byte {
 	d.due[name] = true
 	switch mode, ok := d.held[name]; {
 	case !ok:
@@ -393,7 +393,7 @@ func (d *evidenceDir) read(name string, limit int64) []byte {
 }
 
 // named reads a record, or what is named like one, by its CID.
-func (d *evidenceDir) named(name string, cid record.CID) []byte {
+func (d *directory) named(name string, cid record.CID) []byte {
 	b := d.read(name, record.MaxBytes)
 	if b != nil {
 		d.compare(name, record.CIDOf(b), cid)
@@ -401,7 +401,7 @@ func (d *evidenceDir) named(name string, cid record.CID) []byte {
 	return b
 }
 
-func (d *evidenceDir) compare(name string, got, want record.CID) {
+func (d *directory) compare(name string, got, want record.CID) {
 	if got != want {
 		d.problem("%s is changed: its bytes hash to %s, %s asks for %s", name, got, sealFile, want)
 	}

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,42 +87,55 @@ func store(t *testing.T, n *Node, b []byte) record.CID {
 	return c
 }
 
+// serving starts the node's local API, and returns a client of it.
+func serving(t *testing.T, h *home.Home, n *Node) *api.Client {
+	t.Helper()
+	if err := n.server.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.server.Close)
+	c, err := api.Dial(h.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // export asks for a model's bytes as the command does.
-func export(n *Node, c record.CID) *httptest.ResponseRecorder {
-	w := httptest.NewRecorder()
-	r := httptest.NewRequest(http.MethodGet, "/", nil)
-	r.SetPathValue("cid", c.String())
-	n.modelBytes(w, r)
-	return w
+func export(c *api.Client, cid record.CID) ([]byte, error) {
+	var b bytes.Buffer
+	_, err := c.ModelBytes(context.Background(), cid, "", &b)
+	return b.Bytes(), err
 }
 
 // TestModelsAreFetched: a model of a task that this node knows nothing of.
 func TestModelsAreFetched(t *testing.T) {
-	a, b := start(t, newHome(t, "a")), start(t, newHome(t, "b"))
+	h := newHome(t, "b")
+	a, b := start(t, newHome(t, "a")), start(t, h)
 	defer stop(t, a)
 	defer stop(t, b)
+	client := serving(t, h, b)
 	ctx := context.Background()
 	m, data := bigModel(t)
 	c := store(t, a, data)
 
-	_, err := b.showModel(ctx, c)
+	_, err := client.Model(ctx, c)
 	if e := api.AsError(err); err == nil || !strings.Contains(e.Message, artifacts.ErrAlone.Error()) || e.Next == "" {
 		t.Errorf("alone: %v", err)
 	}
-	if w := export(b, c); w.Code == http.StatusOK {
+	if _, err := export(client, c); err == nil {
 		t.Error("what is not there was exported")
 	}
 	connect(t, b, a)
-	v, err := b.showModel(ctx, c)
+	shown, err := client.Model(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown := v.(api.ShownModel)
 	if shown.CID != c || shown.Name != "big" || shown.Task != m.Task || shown.Bytes != uint64(len(data)) || len(shown.Weight[0]) != 300 {
 		t.Errorf("shown: %s %q of task %s, %d bytes", shown.CID, shown.Name, shown.Task, shown.Bytes)
 	}
-	if w := export(b, c); w.Code != http.StatusOK || !bytes.Equal(w.Body.Bytes(), data) {
-		t.Errorf("exported: %d, %d bytes", w.Code, w.Body.Len())
+	if got, err := export(client, c); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("exported: %d bytes, %v", len(got), err)
 	}
 	rows := filepath.Join(t.TempDir(), "rows.csv")
 	var head, row []string
@@ -134,19 +145,19 @@ func TestModelsAreFetched(t *testing.T) {
 	if err := os.WriteFile(rows, []byte(strings.Join(head, ",")+"\n"+strings.Join(row, ",")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := b.predict(ctx, api.Predict{Model: c, Path: rows}); err != nil || v.(api.Predictions).Predictions[0] != "yes" {
+	if v, err := client.Predict(ctx, api.Predict{Model: c, Path: rows}); err != nil || v.Predictions[0] != "yes" {
 		t.Errorf("predicted: %v, %v", v, err)
 	}
-	_, err = b.report(ctx, c)
+	_, err = client.Report(ctx, c)
 	if err == nil || !strings.Contains(err.Error(), "no task whose records are here") {
 		t.Errorf("report: %v", err)
 	}
-	if s, err := b.status(ctx); err != nil || len(s.Lost) != 0 || s.Lost == nil {
+	if s, err := client.Status(ctx); err != nil || len(s.Lost) != 0 || s.Lost == nil {
 		t.Errorf("lost %q, %v", s.Lost, err)
 	}
 
 	// What is fetched and is no model says so.
-	_, err = b.showModel(ctx, store(t, a, []byte("no model")))
+	_, err = client.Model(ctx, store(t, a, []byte("no model")))
 	if err == nil || !strings.Contains(err.Error(), "is not a model") {
 		t.Errorf("no model: %v", err)
 	}
@@ -163,7 +174,7 @@ func TestDamageIsHealed(t *testing.T) {
 	h := newHome(t, "b")
 	b := start(t, h)
 	connect(t, b, a)
-	if _, err := b.showModel(ctx, c); err != nil {
+	if _, _, err := b.models.Get(ctx, c); err != nil {
 		t.Fatal(err)
 	}
 	stop(t, b)
@@ -171,8 +182,9 @@ func TestDamageIsHealed(t *testing.T) {
 	damage(t, h.StoreDir(), data[1000:1100])
 	b = start(t, h)
 	defer stop(t, b)
+	client := serving(t, h, b)
 	lost := func() []string {
-		s, err := b.status(ctx)
+		s, err := client.Status(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +193,7 @@ func TestDamageIsHealed(t *testing.T) {
 	eventually(t, "the loss is named", func() bool { return slices.Contains(lost(), "artifact "+c.String()) })
 	connect(t, b, a)
 	eventually(t, "the loss is healed", func() bool { return len(lost()) == 0 })
-	if got, err := b.read(ctx, c); err != nil || !bytes.Equal(got, data) {
+	if _, got, err := b.models.Get(ctx, c); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 
@@ -189,8 +201,8 @@ func TestDamageIsHealed(t *testing.T) {
 	if err := b.store.Blockstore().DeleteBlock(ctx, c.Cid); err != nil {
 		t.Fatal(err)
 	}
-	if w := export(b, c); !bytes.Equal(w.Body.Bytes(), data) {
-		t.Errorf("exported: %d, %d bytes", w.Code, w.Body.Len())
+	if got, err := export(client, c); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("exported: %d bytes, %v", len(got), err)
 	}
 }
 

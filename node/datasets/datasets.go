@@ -1,0 +1,282 @@
+// Package datasets keeps the node's own rows at home, publishes manifests of
+// them, and lists the manifests of all nodes.
+package datasets
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"village/node/api"
+	"village/node/home"
+	"village/node/ingest"
+	"village/node/records"
+	"village/protocol/dataset"
+	"village/protocol/record"
+	"village/protocol/task"
+	"village/storage"
+)
+
+// Datasets are the own and the others' datasets.
+type Datasets struct {
+	home   *home.Home
+	book   *records.Book
+	adding sync.Mutex // keeps two versions of one dataset from being numbered alike
+}
+
+// New returns the datasets of a node.
+func New(h *home.Home, b *records.Book) *Datasets { return &Datasets{home: h, book: b} }
+
+// AddFile cleans a file's rows and adds them.
+func (d *Datasets) AddFile(a api.AddDataset) (api.AddedDataset, error) {
+	if !filepath.IsAbs(a.Path) {
+		return api.AddedDataset{}, api.Fail(api.CodeUsage, "village dataset add FILE", "the path %q is not absolute", a.Path)
+	}
+	table, hints, err := ingest.File(a.Path, ingest.Options{Columns: a.Columns, Levels: a.Options.Levels})
+	if err != nil {
+		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "%v", err)
+	}
+	cleaned, err := dataset.Clean(table, a.Options)
+	if err != nil {
+		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "%s: %v", filepath.Base(a.Path), err)
+	}
+	cleaned.Hints = append(hints, cleaned.Hints...)
+	return d.Add(cleaned)
+}
+
+// Add keeps cleaned rows at home and publishes their manifest.
+func (d *Datasets) Add(cleaned dataset.Cleaned) (api.AddedDataset, error) {
+	rows, err := encodeRows(cleaned.Table)
+	if err != nil {
+		return api.AddedDataset{}, err
+	}
+	config, store := d.home.Config(), d.book.Store
+	manifest := cleaned.Manifest
+	manifest.Nation, manifest.Node = config.Nation, config.Name
+	manifest.Created = uint64(time.Now().Unix())
+	salt := make([]byte, 32)
+	rand.Read(salt)
+	commitment := sha256.Sum256(append(slices.Clone(salt), rows...))
+	manifest.Commitment = commitment[:]
+
+	d.adding.Lock()
+	defer d.adding.Unlock()
+	slot := record.Slot{Kind: record.KindManifest, Subject: manifest.Name, Author: d.home.ID}
+	version := uint64(1)
+	var drift []dataset.ColumnDrift
+	if held := store.Held(slot); len(held) > 0 {
+		version = held[0].Number + 1
+		if before, err := d.Manifest(held[0].CID); err == nil {
+			drift = dataset.Drift(before, cleaned.Table)
+		}
+	}
+	r, content, err := d.book.Sign(record.KindManifest, manifest.Name, version, manifest)
+	if err != nil {
+		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "peers would refuse this dataset: %v", err)
+	}
+	// Rows and salt first: a manifest that stands has its rows behind it.
+	if err := store.PutRows(r.CID, rows); err != nil {
+		return api.AddedDataset{}, fmt.Errorf("cannot keep the rows: %w", err)
+	}
+	if err := store.PutPrivate("salt/"+r.CID.String(), salt); err != nil {
+		return api.AddedDataset{}, fmt.Errorf("cannot keep the salt: %w", err)
+	}
+	// A newer version will replace this record, but not the tasks that it joined.
+	if err := store.PutPrivate("manifest/"+r.CID.String(), r.Bytes); err != nil {
+		return api.AddedDataset{}, fmt.Errorf("cannot keep the manifest: %w", err)
+	}
+	if err := d.book.Announce(r, content); err != nil {
+		return api.AddedDataset{}, err
+	}
+	return api.AddedDataset{
+		Schema: "village.dataset.add/v1", CID: r.CID, Name: manifest.Name,
+		Read: cleaned.Read, Rows: uint64(len(cleaned.Table.Rows)), Dropped: cleaned.Dropped, LeftOut: cleaned.LeftOut,
+		Hints: append([]string{}, cleaned.Hints...), // never null
+		Drift: drift,
+	}, nil
+}
+
+// Drift tells how far a file's rows are from what a manifest says of others.
+func (d *Datasets) Drift(q api.Drift) (api.Drifted, error) {
+	next := "village dataset show " + q.Dataset.String()
+	m, err := d.Manifest(q.Dataset)
+	if err != nil {
+		return api.Drifted{}, api.Fail(api.CodeFailed, "village dataset list", "%v", err)
+	}
+	levels := map[string][]string{} // NA may be one
+	for _, c := range m.Columns {
+		levels[c.Name] = c.Levels
+	}
+	table, _, err := ingest.File(q.Path, ingest.Options{Columns: q.Columns, Levels: levels})
+	if err != nil {
+		return api.Drifted{}, api.Fail(api.CodeFailed, next, "%v", err)
+	}
+	return api.Drifted{Schema: "village.dataset.drift/v1", CID: q.Dataset, Columns: dataset.Drift(m, table)}, nil
+}
+
+// encodeRows and decodeRows keep a cleaned table as CSV.
+func encodeRows(t dataset.Table) ([]byte, error) {
+	var b bytes.Buffer
+	w := csv.NewWriter(&b)
+	if err := w.Write(t.Columns); err != nil {
+		return nil, err
+	}
+	if err := w.WriteAll(t.Rows); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func decodeRows(b []byte) (dataset.Table, error) {
+	rows, err := csv.NewReader(bytes.NewReader(b)).ReadAll()
+	if err != nil || len(rows) == 0 {
+		return dataset.Table{}, fmt.Errorf("the rows at home are damaged: %w", err)
+	}
+	return dataset.Table{Columns: rows[0], Rows: rows[1:]}, nil
+}
+
+// Table reads an own dataset.
+func (d *Datasets) Table(cid record.CID) (m dataset.Manifest, rows dataset.Table, err error) {
+	if m, err = d.Manifest(cid); err != nil {
+		return m, rows, err
+	}
+	b, err := d.book.Store.Rows(cid)
+	if err != nil {
+		return m, rows, fmt.Errorf("cannot read the rows of dataset %q: %w", m.Name, err)
+	}
+	rows, err = decodeRows(b)
+	return m, rows, err
+}
+
+// Rows are the rows of an own dataset, for its owner.
+func (d *Datasets) Rows(cid record.CID) (api.Rows, error) {
+	m, rows, err := d.Table(cid)
+	if errors.Is(err, storage.ErrNotFound) {
+		err = fmt.Errorf("%s is not a dataset of this node, and the rows of others stay with them", cid)
+	}
+	if err != nil {
+		return api.Rows{}, api.Fail(api.CodeFailed, "village dataset list --mine", "%v", err)
+	}
+	return api.Rows{Schema: "village.dataset.export/v1", CID: cid, Columns: m.Columns, Rows: rows.Rows}, nil
+}
+
+// Manifest reads a manifest, also an own one that a newer version has replaced.
+func (d *Datasets) Manifest(cid record.CID) (dataset.Manifest, error) {
+	r, err := d.book.Store.Record(cid)
+	if errors.Is(err, storage.ErrNotFound) {
+		var b []byte
+		if b, err = d.book.Store.Private("manifest/" + cid.String()); err == nil {
+			r, err = record.Trusted(b, cid)
+		}
+	}
+	if err != nil {
+		return dataset.Manifest{}, fmt.Errorf("dataset %s: %w", cid, err)
+	}
+	return dataset.ManifestOf(r)
+}
+
+// List is the manifests in the store.
+func (d *Datasets) List() []api.Dataset {
+	list := []api.Dataset{}
+	for _, r := range d.book.Store.Records(record.KindManifest) {
+		if is, err := d.describe(r); err == nil {
+			list = append(list, is)
+		}
+	}
+	return list
+}
+
+// Show describes one dataset.
+func (d *Datasets) Show(cid record.CID) (api.ShownDataset, error) {
+	r, err := d.book.Store.Record(cid)
+	if err != nil || r.Kind != record.KindManifest {
+		return api.ShownDataset{}, api.Fail(api.CodeFailed, "village dataset list", "no dataset %s is known here", cid)
+	}
+	is, err := d.describe(r)
+	return api.ShownDataset{Schema: "village.dataset.show/v1", Dataset: is}, err
+}
+
+func (d *Datasets) describe(r record.Record) (api.Dataset, error) {
+	m, err := dataset.ManifestOf(r)
+	if err != nil {
+		return api.Dataset{}, err
+	}
+	return api.Dataset{CID: r.CID, PeerID: r.Author, Mine: r.Author == d.home.ID, Features: m.Features(), Manifest: m}, nil
+}
+
+// Names tells what nodes call themselves in their newest manifests.
+func (d *Datasets) Names() map[record.NodeID]api.NamedNode {
+	names := map[record.NodeID]api.NamedNode{}
+	newest := map[record.NodeID]uint64{}
+	for _, is := range d.List() {
+		if is.Created >= newest[is.PeerID] {
+			newest[is.PeerID] = is.Created
+			names[is.PeerID] = api.NamedNode{PeerID: is.PeerID, Nation: is.Nation, Name: is.Node}
+		}
+	}
+	return names
+}
+
+// Newest finds the newest dataset of a node that has a target and columns.
+func (d *Datasets) Newest(id record.NodeID, target string, columns []string) (dataset.Manifest, error) {
+	var newest *dataset.Manifest
+	var lack error
+	for _, is := range d.List() {
+		if is.PeerID != id {
+			continue
+		}
+		if err := is.Lacks(target, columns); err != nil {
+			if lack == nil || is.Target == target {
+				lack = err
+			}
+		} else if newest == nil || is.Created >= newest.Created {
+			newest = &is.Manifest
+		}
+	}
+	switch {
+	case newest != nil:
+		return *newest, nil
+	case lack != nil:
+		return dataset.Manifest{}, lack
+	}
+	return dataset.Manifest{}, fmt.Errorf("no dataset of node %s is known here; it may not have added one, or this node has not been connected to it", id)
+}
+
+// Choose checks the dataset that was named for a task, or finds the only own one
+// that fits.
+func (d *Datasets) Choose(t task.Task, j api.Join) (record.CID, error) {
+	var fit []api.Dataset
+	var lack error
+	for _, is := range d.List() {
+		if !is.Mine || j.Dataset.Defined() && is.CID != j.Dataset {
+			continue
+		}
+		if err := is.Fits(t.Encoding); err != nil {
+			if lack == nil || is.Target == t.Encoding.Target {
+				lack = err
+			}
+		} else {
+			fit = append(fit, is)
+		}
+	}
+	const next = "village dataset list --mine"
+	switch {
+	case len(fit) == 1:
+		return fit[0].CID, nil
+	case len(fit) > 1:
+		return record.CID{}, api.Fail(api.CodeUsage, fmt.Sprintf("village task join %s --dataset %s", j.Task, fit[0].CID),
+			"%d own datasets fit the task; name the one to use", len(fit))
+	case lack != nil:
+		return record.CID{}, api.Fail(api.CodeFailed, next, "%v", lack)
+	case j.Dataset.Defined():
+		return record.CID{}, api.Fail(api.CodeFailed, next, "%s is not a dataset of this node", j.Dataset)
+	}
+	return record.CID{}, api.Fail(api.CodeFailed, "village dataset add FILE --name N --target "+t.Encoding.Target, "this node has no dataset")
+}

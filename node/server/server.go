@@ -1,0 +1,233 @@
+// Package server answers the local API: it reads questions, puts them to the room
+// that knows, and writes the answers.
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"reflect"
+	"time"
+
+	"village/node/api"
+	"village/node/datasets"
+	"village/node/home"
+	"village/node/log"
+	"village/node/models"
+	"village/node/p2p"
+	"village/node/tasks"
+	"village/protocol/record"
+	"village/storage"
+)
+
+// maxRequest is the largest body of a request in bytes.
+const maxRequest = 1 << 20
+
+// Config is what the server asks to answer.
+type Config struct {
+	Home     *home.Home
+	Store    *storage.Store
+	Log      *log.Log
+	Network  *p2p.Network
+	Datasets *datasets.Datasets
+	Models   *models.Models
+	Tasks    *tasks.Tasks
+}
+
+// Server answers the local API.
+type Server struct {
+	Config
+	started time.Time
+	http    *http.Server
+	failed  chan error
+	quit    context.Context // ends the watchers
+	stop    context.CancelFunc
+}
+
+// New returns a server that answers once it listens.
+func New(c Config) *Server {
+	s := &Server{Config: c, started: time.Now(), failed: make(chan error, 1)}
+	s.quit, s.stop = context.WithCancel(context.Background())
+	s.http = &http.Server{Handler: local(s.routes()), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
+	return s
+}
+
+// Listen answers on the home's socket, until Close.
+func (s *Server) Listen() error {
+	listener, err := s.Home.Listen()
+	if err != nil {
+		return err
+	}
+	go func() {
+		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- err
+		}
+	}()
+	return nil
+}
+
+// Failed tells why the server no longer answers.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// Close lets requests end for a while, and then ends them.
+func (s *Server) Close() {
+	s.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close()
+	}
+}
+
+// local refuses what does not come from our own client: a browser cannot set
+// the header without asking, and sends an Origin.
+func local(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(api.Header) != api.HeaderValue || r.Header.Get("Origin") != "" || r.Header.Get("Referer") != "" {
+			fail(w, api.Fail(api.CodeDenied, "village status", "the local API answers the village command alone"))
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	handle(mux, "GET "+api.PathID, plain(s.identity))
+	handle(mux, "GET "+api.PathStatus, func(r *http.Request) (any, error) { return s.status(r.Context()) })
+	handle(mux, "GET "+api.PathPeers, plain(func() any { return s.peers("village.peer.list/v1") }))
+	handle(mux, "POST "+api.PathPeers, with(s.addPeer))
+	handle(mux, "DELETE "+api.PathPeer, byID("village peer list", s.removePeer))
+	handle(mux, "GET "+api.PathMembers, plain(func() any { return s.members("village.member.list/v1") }))
+	handle(mux, "POST "+api.PathMembers, with(s.addMember))
+	handle(mux, "DELETE "+api.PathMember, byID("village member list", s.removeMember))
+	handle(mux, "GET "+api.PathDatasets, func(r *http.Request) (any, error) { return s.listDatasets(r.URL.Query()), nil })
+	handle(mux, "POST "+api.PathDatasets, with(func(_ context.Context, a api.AddDataset) (any, error) { return s.Datasets.AddFile(a) }))
+	handle(mux, "POST "+api.PathDrift, with(func(_ context.Context, d api.Drift) (any, error) { return s.Datasets.Drift(d) }))
+	handle(mux, "GET "+api.PathDatasetRows, byCID(func(_ context.Context, c record.CID) (any, error) { return s.Datasets.Rows(c) }))
+	handle(mux, "GET "+api.PathDataset, byCID(func(_ context.Context, c record.CID) (any, error) { return s.Datasets.Show(c) }))
+	handle(mux, "GET "+api.PathTasks, func(r *http.Request) (any, error) { return s.listTasks(r.Context()) })
+	handle(mux, "POST "+api.PathTasks, with(func(ctx context.Context, p api.Propose) (any, error) { return s.Tasks.Draft(ctx, p) }))
+	handle(mux, "POST "+api.PathTaskContinue, with(func(ctx context.Context, c api.Continue) (any, error) { return s.Tasks.Continue(ctx, c) }))
+	handle(mux, "GET "+api.PathTask, byCID(func(ctx context.Context, c record.CID) (any, error) {
+		return s.Tasks.Show(ctx, c, "village.task.show/v1")
+	}))
+	mux.HandleFunc("GET "+api.PathTaskWatch, s.watchTask)
+	handle(mux, "POST "+api.PathTaskJoin, with(func(ctx context.Context, j api.Join) (any, error) { return s.Tasks.Join(ctx, j) }))
+	handle(mux, "POST "+api.PathTaskLeave, byCID(func(ctx context.Context, c record.CID) (any, error) { return s.Tasks.Leave(ctx, c) }))
+	handle(mux, "GET "+api.PathModels, func(r *http.Request) (any, error) { return s.listModels(r.Context()) })
+	handle(mux, "GET "+api.PathModel, byCID(s.showModel))
+	handle(mux, "GET "+api.PathModelReport, byCID(s.report))
+	handle(mux, "GET "+api.PathModelVerify, byCID(s.verifyModel))
+	handle(mux, "GET "+api.PathModelEvidence, byCID(s.evidence))
+	mux.HandleFunc("GET "+api.PathModelBytes, s.modelBytes)
+	handle(mux, "POST "+api.PathPredict, with(s.predict))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, api.Fail(api.CodeUsage, "village --help", "the API has no %s %s", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+// handle writes what f returns as JSON.
+func handle(mux *http.ServeMux, pattern string, f func(*http.Request) (any, error)) {
+	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		answer, err := f(r)
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(answer)
+	})
+}
+
+// plain is an answer that cannot fail.
+func plain(f func() any) func(*http.Request) (any, error) {
+	return func(*http.Request) (any, error) { return f(), nil }
+}
+
+// with reads the JSON body that f wants.
+func with[T any](f func(context.Context, T) (any, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		var question T
+		d := json.NewDecoder(r.Body)
+		d.DisallowUnknownFields()
+		if err := d.Decode(&question); err != nil {
+			return nil, api.Fail(api.CodeUsage, "village --help", "the request is not understood: %v", err)
+		}
+		return f(r.Context(), question)
+	}
+}
+
+func byCID(f func(context.Context, record.CID) (any, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		cid, err := record.ParseCID(r.PathValue("cid"))
+		if err != nil {
+			return nil, api.Fail(api.CodeUsage, "village task list", "%v", err)
+		}
+		return f(r.Context(), cid)
+	}
+}
+
+// byID reads the node that a path names; next is the command that lists them.
+func byID(next string, f func(record.NodeID) (any, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		id, err := record.ParseNodeID(r.PathValue("id"))
+		if err != nil {
+			return nil, api.Fail(api.CodeUsage, next, "%v", err)
+		}
+		return f(id)
+	}
+}
+
+func fail(w http.ResponseWriter, err error) {
+	e := api.AsError(err)
+	if errors.Is(err, storage.ErrFull) {
+		e = api.Fail(e.Code, "village status, which shows how much is free", "%v", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.HTTPStatus())
+	json.NewEncoder(w).Encode(e)
+}
+
+// watchTask writes a line for every change of a task until it is done.
+func (s *Server) watchTask(w http.ResponseWriter, r *http.Request) {
+	cid, err := record.ParseCID(r.PathValue("cid"))
+	if err != nil {
+		fail(w, api.Fail(api.CodeUsage, "village task list", "%v", err))
+		return
+	}
+	var last api.ShownTask
+	lines := json.NewEncoder(w)
+	for first := true; ; first = false {
+		changed := s.Tasks.Changed()
+		t, err := s.Tasks.Show(r.Context(), cid, "village.task.watch/v1")
+		switch {
+		case err != nil && first:
+			fail(w, err)
+			return
+		case err != nil:
+			lines.Encode(api.AsError(err))
+			return
+		}
+		if first || !reflect.DeepEqual(t, last) {
+			if first {
+				w.Header().Set("Content-Type", "application/x-ndjson")
+			}
+			last = t
+			if lines.Encode(t) != nil || http.NewResponseController(w).Flush() != nil || t.Stage == api.StageDone {
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		case <-s.quit.Done():
+			lines.Encode(api.Fail(api.CodeFailed, "village daemon", "the daemon is stopping"))
+			return
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package tasks
+
+import (
+	"context"
+	"time"
+
+	"village/node/api"
+	"village/protocol/task"
+)
+
+// Continue publishes a task that goes on from a model.
+func (t *Tasks) Continue(ctx context.Context, c api.Continue) (api.Proposed, error) {
+	m, _, err := t.Models.Get(ctx, c.Model)
+	if err != nil {
+		return api.Proposed{}, err
+	}
+	next, known := t.Book.Task(m.Task)
+	if !known {
+		return api.Proposed{}, api.Fail(api.CodeFailed, "village task list", "the task %s that made the model is not known here", m.Task)
+	}
+	if next.Search != nil { // what was chosen goes on
+		next = chosen(next, m)
+	}
+	next.Search, next.Parent = nil, &task.Parent{Model: c.Model, Scaling: m.Scaling}
+	next.Created = uint64(time.Now().Unix())
+	set(&next.Name, c.Name)
+	set(&next.Description, c.Description)
+	set(&next.Rounds, c.Rounds)
+	set(&next.LocalSteps, c.LocalSteps)
+	set(&next.LearningRate, c.LearningRate)
+	if len(c.Nodes) > 0 {
+		next.Nodes = distinct(c.Nodes)
+	}
+	if err := next.Check(); err != nil {
+		return api.Proposed{}, api.Fail(api.CodeUsage, "village task continue --help", "%v", err)
+	}
+	return t.Propose(ctx, next)
+}
+
+// chosen is the task that a search has come down to with a model.
+func chosen(t task.Task, m task.Model) task.Task {
+	for i := range t.Search.Candidates {
+		if t.SpecOf(i).Equal(m.Spec) && i == m.Candidate {
+			c := t.Candidate(i)
+			t.Model, t.Hidden, t.LocalSteps, t.LearningRate = c.Model, c.Hidden, c.LocalSteps, c.LearningRate
+			t.L2, t.Optimizer, t.Outer, t.OuterRate = c.L2, c.Optimizer, c.Outer, c.OuterRate
+		}
+	}
+	return t
+}

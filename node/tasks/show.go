@@ -1,0 +1,68 @@
+package tasks
+
+import (
+	"context"
+
+	"village/node/api"
+	"village/protocol/record"
+)
+
+// List describes every task in a line, the oldest first.
+func (t *Tasks) List(ctx context.Context) ([]api.TaskSummary, error) {
+	list := []api.TaskSummary{}
+	for _, run := range t.ordered() {
+		if err := run.ask(ctx, func() { list = append(list, run.summary()) }); err != nil {
+			return list, err
+		}
+	}
+	return list, nil
+}
+
+// Show describes a task.
+func (t *Tasks) Show(ctx context.Context, id record.CID, schema string) (api.ShownTask, error) {
+	var answer api.ShownTask
+	run := t.run(id)
+	if run == nil {
+		return answer, unknown(id)
+	}
+	err := run.ask(ctx, func() { answer = run.shown(schema) })
+	return answer, err
+}
+
+func (r *run) shown(schema string) api.ShownTask {
+	t := r.task
+	answer := api.ShownTask{
+		Schema: schema, TaskSummary: r.summary(),
+		Description: t.Description, Encoding: t.Encoding, Target: t.Encoding.Target, Features: []string{},
+		Model: t.Model, LocalSteps: t.LocalSteps, LearningRate: t.LearningRate, Batch: t.Batch, L2: t.L2,
+		Mixing: t.Mixing, Seed: t.Seed, Tolerance: t.Tolerance, Nodes: []api.TaskNode{},
+		Hidden: t.Hidden, Optimizer: t.Optimizer, Prox: t.Prox, Outer: t.Outer, OuterRate: t.OuterRate,
+		Scaffold: t.Scaffold, Personal: t.Personal, RoundTime: float64(t.RoundTime) / 1000, Search: t.Search,
+	}
+	for _, f := range t.Encoding.Features {
+		answer.Features = append(answer.Features, f.String())
+	}
+	if t.Parent != nil {
+		answer.Parent = t.Parent.Model
+	}
+	if t.Search != nil {
+		answer.Kept = r.Kept()
+	}
+	var called map[record.NodeID]api.NamedNode // only where one is needed: manifests are many
+	for _, id := range t.Nodes {
+		e, enrolled := r.Enrolment(id)
+		if !enrolled {
+			if called == nil {
+				called = r.tasks.Datasets.Names()
+			}
+			e.Nation, e.Node = called[id].Nation, called[id].Name
+		}
+		answer.Nodes = append(answer.Nodes, api.TaskNode{
+			PeerID: id, Nation: e.Nation, Name: e.Node, Enrolled: enrolled, Dataset: e.Manifest,
+			TrainRows: e.Moments.Count, Round: r.RoundOf(id), Evaluated: r.HasEvaluated(id),
+			Late: enrolled && r.Roster().Defined() && !r.InRoster(id),
+			Left: r.HasLeft(id), Silent: r.IsSilent(id),
+		})
+	}
+	return answer
+}

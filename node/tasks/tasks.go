@@ -1,0 +1,309 @@
+// Package tasks runs the tasks that a node knows. Each has a goroutine of its
+// own, which alone touches the machine of the task and performs what it asks for,
+// so that one report, one large vector or one slow disk stalls no other task.
+package tasks
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"village/node/api"
+	"village/node/datasets"
+	"village/node/exchange"
+	"village/node/home"
+	"village/node/log"
+	"village/node/models"
+	"village/node/records"
+	"village/protocol/member"
+	"village/protocol/record"
+	"village/protocol/task"
+	"village/storage"
+)
+
+// errStopping is why a question gets no answer.
+var errStopping = errors.New("the daemon is stopping")
+
+// Config is what the tasks need of the rest of a node.
+type Config struct {
+	Home     *home.Home
+	Store    *storage.Store
+	Log      *log.Log
+	Book     *records.Book
+	Datasets *datasets.Datasets
+	Models   *models.Models
+	Exchange *exchange.Exchange
+	// Watch, if set, is told of everything that the machine of a task asks for,
+	// before it is done: one at a time for a task, and it must not call back.
+	Watch func(task record.CID, effect member.Effect)
+}
+
+// Tasks are the tasks of a node.
+type Tasks struct {
+	Config
+	started time.Time
+	work    chan struct{}   // a place for each piece of training at a time
+	quit    context.Context // ends all work
+	waiting sync.WaitGroup  // goroutines of all runs
+
+	mu      sync.Mutex
+	runs    map[record.CID]*run
+	changed chan struct{} // closed and replaced when a task has moved
+}
+
+// New restores the tasks from the store. They listen, act after [Tasks.Resume],
+// and end when ctx does.
+func New(ctx context.Context, c Config) *Tasks {
+	t := &Tasks{
+		Config: c, quit: ctx, started: time.Now(), work: make(chan struct{}, max(1, runtime.NumCPU()-1)),
+		runs: map[record.CID]*run{}, changed: make(chan struct{}),
+	}
+	for _, r := range c.Store.Records(record.KindTask) {
+		if tk, ok := c.Book.Task(r.CID); ok {
+			t.add(r, tk).post((*run).restore)
+		}
+	}
+	return t
+}
+
+// Resume has the restored tasks act, after a while.
+func (t *Tasks) Resume(after time.Duration) {
+	for _, r := range t.ordered() {
+		if after == 0 {
+			r.post((*run).resume)
+		} else {
+			r.later(after, (*run).resume)
+		}
+	}
+}
+
+// Wait returns when all work has ended. Nothing may be delivered any more.
+func (t *Tasks) Wait() { t.waiting.Wait() }
+
+// Deliver takes in a record that is durable, with its decoded body.
+func (t *Tasks) Deliver(r record.Record, content any) {
+	if tk, ok := content.(task.Task); ok {
+		t.add(r, tk).post((*run).resume)
+		t.notify()
+		return
+	}
+	id, err := record.ParseCID(r.Group())
+	if err != nil {
+		return // it belongs to no task
+	}
+	if run := t.run(id); run != nil {
+		run.receive(r, content)
+	}
+}
+
+// add begins to follow a task.
+func (t *Tasks) add(r record.Record, tk task.Task) *run {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if known := t.runs[r.CID]; known != nil {
+		return known
+	}
+	run := newRun(t, r, tk)
+	t.runs[r.CID] = run
+	t.spawn(run.live)
+	return run
+}
+
+// run returns the run of a task, or nil.
+func (t *Tasks) run(id record.CID) *run {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.runs[id]
+}
+
+// ordered returns the runs by age.
+func (t *Tasks) ordered() []*run {
+	t.mu.Lock()
+	runs := make([]*run, 0, len(t.runs))
+	for _, run := range t.runs {
+		runs = append(runs, run)
+	}
+	t.mu.Unlock()
+	slices.SortFunc(runs, func(a, b *run) int {
+		if a.task.Created != b.task.Created {
+			return int(int64(a.task.Created) - int64(b.task.Created))
+		}
+		return strings.Compare(a.id.KeyString(), b.id.KeyString())
+	})
+	return runs
+}
+
+// spawn starts a goroutine that Close waits for.
+func (t *Tasks) spawn(do func()) {
+	t.waiting.Add(1)
+	go func() {
+		defer t.waiting.Done()
+		do()
+	}()
+}
+
+// now is the time that the machines see: monotonic, from the daemon's start.
+func (t *Tasks) now() time.Duration { return time.Since(t.started) }
+
+// notify wakes everyone who watches a task.
+func (t *Tasks) notify() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// Changed is closed when a task has moved.
+func (t *Tasks) Changed() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changed
+}
+
+// unknown is the error of a question about a task that is not here.
+func unknown(id record.CID) error {
+	return api.Fail(api.CodeFailed, "village task list", "no task %s is known here", id)
+}
+
+// Follow has look see the machine of a task, at once where the task is known here
+// and then after everything that has moved it, until look has seen enough. Look
+// must be quick, and neither change the machine nor call the node. It fails where
+// the task cannot move here, ctx ends or the node closes.
+func (t *Tasks) Follow(ctx context.Context, id record.CID, look func(*member.Member) (enough bool)) error {
+	for {
+		changed := t.Changed()
+		enough, halted := false, ""
+		if run := t.run(id); run != nil {
+			if err := run.ask(ctx, func() { enough, halted = look(run.Member), run.err }); err != nil {
+				return err
+			}
+		}
+		switch {
+		case enough:
+			return nil
+		case halted != "":
+			return errors.New(halted)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.quit.Done():
+			return errStopping
+		}
+	}
+}
+
+// ofModel returns the run that has sealed a model, and the model.
+func (t *Tasks) ofModel(ctx context.Context, cid record.CID) (*run, *task.Model, error) {
+	for _, run := range t.ordered() {
+		var is record.CID
+		var m *task.Model
+		if err := run.ask(ctx, func() { is, m = run.Model() }); err != nil {
+			return nil, nil, err
+		}
+		if is == cid && m != nil {
+			return run, m, nil
+		}
+	}
+	return nil, nil, api.Fail(api.CodeFailed, "village model list",
+		"no task whose records are here has made model %s; ask a node that took part in its task", cid)
+}
+
+// AwaitCertificate waits for the certificate of a model that was decided on here:
+// the nodes take turns in making it, so that it may come after the model.
+func (t *Tasks) AwaitCertificate(ctx context.Context, model record.CID) {
+	run, _, err := t.ofModel(ctx, model)
+	if err != nil {
+		return // it is of a task that is not known here
+	}
+	ctx, cancel := context.WithTimeout(ctx, retry)
+	defer cancel()
+	t.Follow(ctx, run.id, (*member.Member).Certified)
+}
+
+// Results returns the report of a model's task, the artifact that it is stored
+// as, and the task; the artifact is undefined while evaluations are waited for.
+func (t *Tasks) Results(ctx context.Context, model record.CID) (res task.Results, artifact record.CID, of task.Task, err error) {
+	run, _, err := t.ofModel(ctx, model)
+	if err != nil {
+		return res, artifact, of, err
+	}
+	askErr := run.ask(ctx, func() { res, artifact, err = run.report(ctx) })
+	return res, artifact, run.task, errors.Join(askErr, err)
+}
+
+// Enrolled are the manifests that the nodes of a model's task have enrolled with.
+func (t *Tasks) Enrolled(ctx context.Context, model record.CID) (map[record.CID]bool, error) {
+	run, m, err := t.ofModel(ctx, model)
+	if err != nil {
+		return nil, err
+	}
+	enrolled := map[record.CID]bool{}
+	err = run.ask(ctx, func() {
+		for _, p := range m.Parts {
+			if e, ok := run.Enrolment(p.Node); ok {
+				enrolled[e.Manifest] = true
+			}
+		}
+	})
+	return enrolled, err
+}
+
+// Own is a model with the part that this node has for itself, fitted to its rows.
+func (t *Tasks) Own(ctx context.Context, cid record.CID, m task.Model) (task.Model, error) {
+	run, _, err := t.ofModel(ctx, cid)
+	if err != nil {
+		return m, err
+	}
+	var site *member.Site
+	if err := run.ask(ctx, func() { site = run.site }); err != nil {
+		return m, err
+	}
+	if site == nil {
+		return m, errors.New("this node has no rows in the model's task")
+	}
+	run.working.Lock()
+	defer run.working.Unlock()
+	return site.Own(m, ctx.Err)
+}
+
+// Sealed names the models of the tasks.
+func (t *Tasks) Sealed(ctx context.Context) (cids []record.CID) {
+	for _, run := range t.ordered() {
+		run.ask(ctx, func() {
+			if cid, _ := run.Model(); cid.Defined() {
+				cids = append(cids, cid)
+			}
+		})
+	}
+	return cids
+}
+
+// ListModels describes the models of the tasks.
+func (t *Tasks) ListModels(ctx context.Context) ([]api.ModelSummary, error) {
+	list := []api.ModelSummary{}
+	for _, run := range t.ordered() {
+		if err := run.ask(ctx, func() {
+			cid, m := run.Model()
+			if !cid.Defined() {
+				return
+			}
+			s := api.ModelSummary{CID: cid, Task: run.id, Name: run.task.Name, Model: m.Spec.Kind, Bytes: uint64(run.size)}
+			if m.Parent != nil {
+				s.Parent = *m.Parent
+				if res, _, err := run.report(ctx); err == nil {
+					s.Promoted = res.Promoted
+				}
+			}
+			list = append(list, s)
+		}); err != nil {
+			return list, err
+		}
+	}
+	return list, nil
+}
