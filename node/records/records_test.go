@@ -1,0 +1,186 @@
+package records
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"village/node/log"
+	"village/node/p2p"
+	"village/protocol/dataset"
+	"village/protocol/record"
+	"village/protocol/task"
+	"village/storage"
+)
+
+// wire counts what is asked of a network.
+type wire struct{ published, syncs int }
+
+func (w *wire) Publish(record.Record) error                { w.published++; return nil }
+func (w *wire) Deliver(context.Context, record.Record) int { return 1 }
+func (w *wire) SyncSoon()                                  { w.syncs++ }
+
+func keyOf(name string) ed25519.PrivateKey {
+	seed := make([]byte, ed25519.SeedSize)
+	copy(seed, name)
+	return ed25519.NewKeyFromSeed(seed)
+}
+
+// desk is an open book, what it hands on, and its network.
+type desk struct {
+	*Book
+	wire
+	handed []any
+}
+
+func newDesk(t *testing.T) *desk {
+	t.Helper()
+	store, err := storage.OpenLight(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	d := &desk{}
+	d.Book = New(Config{Key: keyOf("self"), Federation: "test", Store: store, Log: log.New(slog.New(slog.DiscardHandler))})
+	d.Open(&d.wire, func(_ record.Record, content any) { d.handed = append(d.handed, content) })
+	return d
+}
+
+func (d *desk) receive(t *testing.T, r record.Record, want p2p.Verdict) {
+	t.Helper()
+	if got := d.Receive(t.Context(), record.NodeID{}, r); got != want {
+		t.Errorf("%s %d of %s: verdict %v, want %v", r.Kind, r.Number, r.Subject, got, want)
+	}
+}
+
+func signed(t *testing.T, author string, kind record.Kind, subject string, number uint64, body any) record.Record {
+	t.Helper()
+	r, err := record.Sign(keyOf(author), "test", kind, subject, number, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func manifest(t *testing.T, name string) dataset.Manifest {
+	t.Helper()
+	table := dataset.Table{Columns: []string{"x", "y"}}
+	for i := range 20 {
+		table.Rows = append(table.Rows, []string{fmt.Sprint(i), []string{"no", "yes"}[i%2]})
+	}
+	cleaned, err := dataset.Clean(table, dataset.Options{Name: name, Target: "y"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := cleaned.Manifest
+	m.Nation, m.Node, m.Created, m.Commitment = "HUN", "somebody", 1, make([]byte, 32)
+	return m
+}
+
+// TestReceive: what becomes of a record that a peer has sent.
+func TestReceive(t *testing.T) {
+	d := newDesk(t)
+	m := manifest(t, "rows")
+	first := signed(t, "peer", record.KindManifest, "rows", 1, m)
+	d.receive(t, first, p2p.Accept)
+	d.receive(t, first, p2p.Ignore) // has it
+	m.Description = "another"
+	d.receive(t, signed(t, "peer", record.KindManifest, "rows", 1, m), p2p.Ignore)
+	if last := d.Log.Last(); !strings.Contains(last, "has signed two records for one place") {
+		t.Errorf("the log says %q", last)
+	}
+	m.Target = "z"
+	d.receive(t, signed(t, "peer", record.KindManifest, "rows", 2, m), p2p.Reject)
+	d.receive(t, signed(t, "peer", "something new", "rows", 2, m), p2p.Ignore)
+	if len(d.handed) != 1 {
+		t.Errorf("%d records were handed on", len(d.handed))
+	}
+
+	// A beacon of a task that nobody has told of, then of one that is known.
+	tk := task.New("a task", dataset.Encoding{
+		Target: "y", Classes: []string{"no", "yes"}, Positive: "yes",
+		Features: []dataset.FeatureSpec{{Name: "x", Kind: dataset.Numeric}},
+	}, []record.NodeID{record.NodeID(keyOf("peer").Public().(ed25519.PublicKey))})
+	tk.Created = 1
+	subject, err := tk.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proposed := signed(t, "proposer", record.KindTask, subject, 0, tk)
+	beacon := func(number uint64) record.Record {
+		return signed(t, "peer", record.KindBeacon, proposed.CID.String(), number, task.Beacon{Task: proposed.CID, Round: 1})
+	}
+	d.receive(t, beacon(5), p2p.Ignore)
+	if d.syncs != 1 {
+		t.Errorf("%d syncs after a record of an unknown task", d.syncs)
+	}
+	d.receive(t, proposed, p2p.Accept)
+	if known, ok := d.Task(proposed.CID); !ok || known.Name != "a task" || d.syncs != 2 {
+		t.Errorf("task %q, %d syncs", known.Name, d.syncs)
+	}
+	d.receive(t, beacon(6), p2p.Accept)
+	d.receive(t, beacon(6), p2p.Ignore)
+	d.receive(t, beacon(5), p2p.Ignore)
+	if d.Store.Has(beacon(6).CID) {
+		t.Error("a beacon was stored")
+	}
+	d.receive(t, signed(t, "stranger", record.KindBeacon, proposed.CID.String(), 7, task.Beacon{Task: proposed.CID, Round: 1}), p2p.Reject)
+
+	// Once its final set is decided on, a task takes no updates.
+	update := signed(t, "peer", record.KindUpdate, proposed.CID.String(), 1, "not an update")
+	d.receive(t, update, p2p.Reject)
+	d.Close(proposed.CID)
+	d.receive(t, update, p2p.Ignore)
+}
+
+// TestReceiveWaits: nothing comes in before the rooms above are there.
+func TestReceiveWaits(t *testing.T) {
+	d := newDesk(t)
+	b := New(d.Config)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := signed(t, "peer", record.KindManifest, "rows", 1, manifest(t, "rows"))
+	if v := b.Receive(ctx, record.NodeID{}, r); v != p2p.Ignore || d.Store.Has(r.CID) {
+		t.Errorf("verdict %v of a closed book", v)
+	}
+}
+
+// TestOneAuthorCannotFillTheDisk: of one author's datasets so many are held.
+func TestOneAuthorCannotFillTheDisk(t *testing.T) {
+	d := newDesk(t)
+	m := manifest(t, "rows")
+	for i := range maxByAuthor {
+		m.Name = fmt.Sprint("rows ", i)
+		d.receive(t, signed(t, "peer", record.KindManifest, m.Name, 1, m), p2p.Accept)
+	}
+	m.Name = "one more"
+	d.receive(t, signed(t, "peer", record.KindManifest, m.Name, 1, m), p2p.Ignore)
+	m.Name = "rows 0" // a newer version takes the place of the old one
+	d.receive(t, signed(t, "peer", record.KindManifest, m.Name, 2, m), p2p.Accept)
+	m.Name = "one more"
+	d.receive(t, signed(t, "another", record.KindManifest, m.Name, 1, m), p2p.Accept)
+}
+
+// TestOwnRecords: what peers would refuse is not signed; what is announced is
+// durable, handed on and sent.
+func TestOwnRecords(t *testing.T) {
+	d := newDesk(t)
+	m := manifest(t, "rows")
+	if _, _, err := d.Sign(record.KindManifest, "another name", 1, m); err == nil {
+		t.Error("a manifest that peers refuse was signed")
+	}
+	r, content, err := d.Sign(record.KindManifest, "rows", 1, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Announce(r, content); err != nil || !d.Store.Has(r.CID) || len(d.handed) != 1 || d.published != 1 {
+		t.Errorf("%v; %d handed on, %d sent", err, len(d.handed), d.published)
+	}
+}

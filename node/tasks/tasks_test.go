@@ -1,0 +1,123 @@
+package tasks
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"village/node/api"
+	"village/node/datasets"
+	"village/node/home"
+	"village/node/log"
+	"village/node/models"
+	"village/node/records"
+	"village/protocol/dataset"
+	"village/protocol/member"
+	"village/protocol/record"
+	"village/storage"
+)
+
+// silence is a network with nobody in it.
+type silence struct{}
+
+func (silence) Publish(record.Record) error                { return nil }
+func (silence) Deliver(context.Context, record.Record) int { return 0 }
+func (silence) SyncSoon()                                  {}
+
+// alone returns the tasks of a node without peers, with a dataset of its own.
+func alone(t *testing.T) *Tasks {
+	t.Helper()
+	h, err := home.Init(filepath.Join(t.TempDir(), "home"), home.Options{Nation: "HUN", Name: "alone", Federation: "test", NoMDNS: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := storage.OpenLight(h.StoreDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := log.New(slog.New(slog.DiscardHandler))
+	book := records.New(records.Config{Key: h.Key, Federation: "test", Store: store, Log: l})
+	ctx, stop := context.WithCancel(context.Background())
+	tasks := New(ctx, Config{Home: h, Store: store, Log: l, Book: book, Datasets: datasets.New(h, book), Models: models.New(store, nil, l)})
+	book.Open(silence{}, tasks.Deliver)
+	tasks.Resume(0)
+	t.Cleanup(func() {
+		stop()
+		tasks.Wait()
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	table := dataset.Table{Columns: []string{"x", "y"}}
+	for i := range 40 {
+		table.Rows = append(table.Rows, []string{fmt.Sprint(i), []string{"no", "yes"}[i%2]})
+	}
+	cleaned, err := dataset.Clean(table, dataset.Options{Name: "rows", Target: "y"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tasks.Datasets.Add(cleaned); err != nil {
+		t.Fatal(err)
+	}
+	return tasks
+}
+
+// propose proposes a task of the node alone.
+func (t *Tasks) proposed(tb testing.TB, name string, rounds uint64) record.CID {
+	tb.Helper()
+	p, err := t.Draft(tb.Context(), api.Propose{Name: name, Target: "y", Nodes: []record.NodeID{t.Home.ID}, Rounds: rounds})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return p.CID
+}
+
+// TestATaskStallsNoOther: while one task cannot move, another one goes from its
+// proposal to its model.
+func TestATaskStallsNoOther(t *testing.T) {
+	tasks := alone(t)
+	ctx := t.Context()
+	stalled, other := tasks.proposed(t, "stalled", 1), tasks.proposed(t, "other", 3)
+	release := make(chan struct{})
+	defer close(release)
+	tasks.run(stalled).post(func(*run) { <-release })
+	if _, err := tasks.Join(ctx, api.Join{Task: other}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tasks.Follow(ctx, other, func(m *member.Member) bool { return m.Stage() == member.Done }); err != nil {
+		t.Fatal(err)
+	}
+	shown, err := tasks.Show(ctx, other, "x")
+	if err != nil || shown.Stage != api.StageDone || !shown.ModelCID.Defined() {
+		t.Errorf("%+v, %v", shown, err)
+	}
+	// A question about the task that cannot move ends with whoever asks.
+	impatient, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := tasks.Show(impatient, stalled, "x"); err == nil {
+		t.Error("a task that cannot move was shown")
+	}
+}
+
+// TestAnUnresumedTaskSignsNothing: a node whose disk has lost records does not
+// enrol before it may act.
+func TestAnUnresumedTaskSignsNothing(t *testing.T) {
+	tasks := alone(t)
+	id := tasks.proposed(t, "held up", 1)
+	held := tasks.run(id)
+	if err := held.ask(t.Context(), func() {
+		held.Driver = newRun(tasks, record.Record{CID: id}, held.task).Driver // as after a start
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := tasks.Join(t.Context(), api.Join{Task: id})
+	if err == nil || !strings.Contains(err.Error(), "lost records") {
+		t.Errorf("joined: %v", err)
+	}
+	if n := tasks.Store.Slots(record.KindEnrolment, tasks.Home.ID); n != 0 {
+		t.Errorf("%d enrolments are signed", n)
+	}
+}
