@@ -55,8 +55,8 @@ type Tasks struct {
 	changed chan struct{} // closed and replaced when a task has moved
 }
 
-// New restores the tasks from the store. They listen, act after [Tasks.Resume],
-// and end when ctx does.
+// New restores the tasks from the store, which nothing must change meanwhile. They
+// listen, act after [Tasks.Resume], and end when ctx does.
 func New(ctx context.Context, c Config) *Tasks {
 	t := &Tasks{
 		Config: c, quit: ctx, started: time.Now(), work: make(chan struct{}, max(1, runtime.NumCPU()-1)),
@@ -66,6 +66,9 @@ func New(ctx context.Context, c Config) *Tasks {
 		if tk, ok := c.Book.Task(r.CID); ok {
 			t.add(r, tk).post((*run).restore)
 		}
+	}
+	for _, run := range t.ordered() {
+		run.ask(ctx, func() {}) // behind its restore
 	}
 	return t
 }
