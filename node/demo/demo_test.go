@@ -313,7 +313,7 @@ func TestDemoForPeople(t *testing.T) {
 		t.Fatalf("%v\n%s", err, &errs)
 	}
 	for _, want := range []string{
-		`(?m)^USA cleveland +199/104 ( +[.1]\d\d+){9} +[\d.]+ KiB$`,
+		`(?m)^USA cleveland +199/104 ( +[.1]\d\d+){9} +[\d.]+ kB$`,
 		`(?m)^CHE zurich +30/16 ( +[.1]\d\d+){9} `,
 		`(?m)^all rows +486/254 ( +\.\d{3}){9} `,
 		`(?m)^mean of nodes ( +\.\d{3}){9}$`,

@@ -8,6 +8,7 @@ import (
 
 	"village/node/api"
 	"village/node/table"
+	"village/protocol/figure"
 	"village/protocol/learn"
 	"village/protocol/record"
 	"village/protocol/task"
@@ -144,10 +145,10 @@ func (r Result) Write(out io.Writer) error {
 			name = n.Name // which is longer, and has been introduced
 		}
 		fmt.Fprintf(w, layout, name, fmt.Sprintf("%d/%d", n.TrainRows, n.TestRows),
-			three(n.Local), three(n.Federated), three(n.Pooled), table.Bytes(n.BytesSent))
+			three(n.Local), three(n.Federated), three(n.Pooled), figure.Bytes(n.BytesSent))
 	}
 	fmt.Fprintf(w, layout, "all rows", fmt.Sprintf("%d/%d", training, r.TestRows),
-		three(r.AllRows.Local), three(r.AllRows.Federated), three(r.AllRows.Pooled), table.Bytes(r.BytesSent))
+		three(r.AllRows.Local), three(r.AllRows.Federated), three(r.AllRows.Pooled), figure.Bytes(r.BytesSent))
 	fmt.Fprintf(w, "%-14s %7s  %s  %s  %s\n\n", "mean of nodes", "", three(r.Mean.Local), three(r.Mean.Federated), three(r.Mean.Pooled))
 	fmt.Fprintf(w, "%d of %d test predictions differ from those of the pooled model.\n", r.Differences, r.TestRows)
 	if r.Story == nil {
@@ -193,7 +194,7 @@ func three(m api.Metrics) string {
 // short writes a share in four characters: .795, 1.00.
 func short(x *float64) string {
 	if x == nil {
-		return table.None
+		return figure.None
 	}
 	if s := fmt.Sprintf("%.3f", *x); strings.HasPrefix(s, "0") {
 		return s[1:]

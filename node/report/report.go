@@ -10,11 +10,11 @@ import (
 	"html/template"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 
 	"village/node/api"
 	"village/node/table"
+	"village/protocol/figure"
 	"village/protocol/learn"
 	"village/protocol/record"
 )
@@ -22,7 +22,9 @@ import (
 //go:embed report.html
 var source string
 
-var pageTemplate = template.Must(template.New("report").Parse(source))
+var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
+	"style": func() template.CSS { return template.CSS(figure.Style()) },
+}).Parse(source))
 
 // Write writes the page. A figure that is undefined is a dash, and a part that
 // the report has nothing on is left out.
@@ -38,10 +40,8 @@ func Write(w io.Writer, r api.Report) error {
 // page is what the template shows. Its text is fit for a line; the template
 // escapes it.
 type page struct {
-	report  api.Report
-	metrics []table.Metric
-	lead    int
-	numeric bool
+	report api.Report
+	kind   figure.Kind
 
 	Title, Lead   string
 	Verdict       []string
@@ -49,7 +49,7 @@ type page struct {
 	Personal      string // what each node has for itself, "" where there is no such model
 	Names         []string
 	Headline      []scope
-	Figures       []figure
+	Figures       []plot
 	Metrics       []string
 	Intervals     bool
 	Gain          bool // there is a difference of accuracies with an interval
@@ -75,9 +75,9 @@ type scope struct {
 }
 
 type scopeRow struct {
-	Metric     string
-	Cells      []cell
-	Difference cell // federated less local only
+	Metric string
+	Cells  []cell
+	Gain   cell // of federated over local only
 }
 
 type nodeRow struct {
@@ -115,19 +115,17 @@ type confusionCell struct {
 
 type fairness struct {
 	Column string
-	Binary bool // rates of the positive class are defined
+	Rates  []string
 	Groups []groupRow
 	Hidden string
-	Apart  []apart
+	Apart  []apart // none without a positive class
 }
 
 // groupRow is a group under each model.
 type groupRow struct {
 	Group, Rows string
-	Models      []groupModel
+	Models      [][]string // its name and rates
 }
-
-type groupModel struct{ Name, Accuracy, Selection, TPR, FPR string }
 
 type apart struct {
 	Name  string
@@ -167,11 +165,10 @@ type parentRow struct {
 }
 
 func newPage(r api.Report) *page {
-	p := &page{report: r, numeric: table.Numeric(r), CID: cid(r.CID), Report: cid(r.Report), Task: cid(r.Task)}
-	p.metrics, p.lead = table.Metrics(r)
+	p := &page{report: r, kind: table.Kind(r), CID: cid(r.CID), Report: cid(r.Report), Task: cid(r.Task)}
 	p.Title = or(r.Name) + ": " + or(r.Target)
 	p.Lead = "Predicts " + or(r.Target)
-	if p.numeric {
+	if p.kind.Numeric() {
 		p.Lead += ", a number"
 	} else {
 		var labels []string
@@ -183,33 +180,33 @@ func newPage(r api.Report) *page {
 			p.Lead += "; the positive class is " + p.positive()
 		}
 	}
-	p.Lead += fmt.Sprintf(". Trained by %s in %s, without a coordinator.", plural(p.contributors(), "node"), plural(r.Rounds, "round"))
+	p.Lead += fmt.Sprintf(". Trained by %s in %s, without a coordinator.", figure.Plural(p.contributors(), "node"), figure.Plural(r.Rounds, "round"))
 	p.Verdict = table.Verdict(r)
 	p.Missing = missing(r)
 	for _, m := range p.models() {
 		p.Names = append(p.Names, p.names()[m])
 	}
 	if table.HasPersonal(r) {
-		p.Personal = table.PartName(r.Personal)
+		p.Personal = figure.PartName(r.Personal)
 	}
-	for _, m := range p.metrics {
+	for _, m := range p.kind.Metrics {
 		p.Metrics = append(p.Metrics, m.Name)
 	}
 	p.headline()
 	p.Figures = p.gains()
-	for _, f := range []*figure{p.roc(), p.calibration()} {
+	for _, f := range []*plot{p.roc(), p.calibration()} {
 		if f != nil {
 			p.Figures = append(p.Figures, *f)
 		}
 	}
 	p.nodes()
-	if !p.numeric {
+	if !p.kind.Numeric() {
 		p.classes()
 	}
 	p.fairness()
 	for _, c := range r.Contributions {
 		row := contribution{
-			Name: nodeName(c.Nation, c.Name, ""), ID: c.PeerID.String(), TrainRows: count(c.TrainRows), Round: count(c.Round), In: "no", Why: table.Text(c.Why),
+			Name: nodeName(c.Nation, c.Name, ""), ID: c.PeerID.String(), TrainRows: figure.Count(c.TrainRows), Round: figure.Count(c.Round), In: "no", Why: table.Text(c.Why),
 		}
 		if c.InFinal {
 			row.In = "yes"
@@ -242,13 +239,13 @@ func (p *page) positive() string {
 }
 
 // cells are a metric's figures of the models.
-func (p *page) cells(m table.Metric, pair api.Pair) (cells []cell) {
+func (p *page) cells(m figure.Metric, pair api.Pair) (cells []cell) {
 	for _, model := range p.models() {
 		r := model.of(pair)
 		c := cell{Value: m.Show(m.Of(r)), Interval: m.ShowInterval(r)}
 		p.Intervals = p.Intervals || c.Interval != ""
 		if model != local {
-			c.Class = direction(m, m.Of(pair.Local), m.Of(r))
+			c.Class = m.Direction(m.Of(pair.Local), m.Of(r))
 		}
 		cells = append(cells, c)
 	}
@@ -256,25 +253,25 @@ func (p *page) cells(m table.Metric, pair api.Pair) (cells []cell) {
 }
 
 func (p *page) headline() {
-	all := scope{Name: "all " + count(p.report.AllRows.Federated.Rows) + " test rows"}
-	for i, m := range p.metrics {
-		row := scopeRow{Metric: m.Name, Cells: p.cells(m, p.report.AllRows), Difference: difference(m, m.Of(p.report.AllRows.Local), m.Of(p.report.AllRows.Federated))}
-		if i == p.lead && !p.numeric {
-			if _, interval := table.Gained(p.report, p.report.AllRows); interval != nil {
-				row.Difference.Interval = signed(m, interval[0]) + " to " + signed(m, interval[1])
+	all := scope{Name: "all " + figure.Count(p.report.AllRows.Federated.Rows) + " test rows"}
+	for _, m := range p.kind.Metrics {
+		row := scopeRow{Metric: m.Name, Cells: p.cells(m, p.report.AllRows), Gain: gain(m, m.Of(p.report.AllRows.Local), m.Of(p.report.AllRows.Federated))}
+		if m.Index == p.kind.Lead.Index && !p.kind.Numeric() {
+			if _, interval := p.kind.Gained(p.report.AllRows); interval != nil {
+				row.Gain.Interval = figure.Span(m.Signed(interval[0]), m.Signed(interval[1]))
 			}
 		}
 		all.Rows = append(all.Rows, row)
 	}
-	row, some := scopeRow{Metric: "calibration error", Difference: cell{Value: table.None}}, false
+	row, some := scopeRow{Metric: "calibration error", Gain: cell{Value: figure.None}}, false
 	for _, m := range p.models() {
 		x := m.of(p.report.AllRows).CalibrationError
-		row.Cells = append(row.Cells, cell{Value: p.ratio(x)})
+		row.Cells = append(row.Cells, cell{Value: ratio(x)})
 		some = some || x != nil
 	}
 	if some {
-		lower := table.Metric{Lower: true, Format: table.Ratio}
-		row.Difference = difference(lower, p.report.AllRows.Local.CalibrationError, p.report.AllRows.Federated.CalibrationError)
+		lower := figure.Metric{Lower: true, Format: figure.Ratio}
+		row.Gain = gain(lower, p.report.AllRows.Local.CalibrationError, p.report.AllRows.Federated.CalibrationError)
 		all.Rows = append(all.Rows, row)
 	}
 	p.Headline = append(p.Headline, all)
@@ -283,13 +280,13 @@ func (p *page) headline() {
 		api.MeanPair
 	}{{"mean of nodes", p.report.Mean}, {"worst node", p.report.Worst}} {
 		part := scope{Name: s.name}
-		for _, m := range p.metrics {
-			row := scopeRow{Metric: m.Name, Difference: difference(m, m.Across(s.Local), m.Across(s.Federated))}
+		for _, m := range p.kind.Metrics {
+			row := scopeRow{Metric: m.Name, Gain: gain(m, m.Across(s.Local), m.Across(s.Federated))}
 			for _, model := range p.models() {
 				x := m.Across([]api.Metrics{s.Local, s.Federated, s.Personal}[model])
 				c := cell{Value: m.Show(x)}
 				if model != local {
-					c.Class = direction(m, m.Across(s.Local), x)
+					c.Class = m.Direction(m.Across(s.Local), x)
 				}
 				row.Cells = append(row.Cells, c)
 			}
@@ -299,44 +296,28 @@ func (p *page) headline() {
 	}
 }
 
-// difference is what federated has more than local only.
-func difference(m table.Metric, local, federated *float64) cell {
-	if m.Better(local, federated) == nil {
-		return cell{Value: table.None}
-	}
-	return cell{Value: signed(m, *federated-*local), Class: direction(m, local, federated)}
-}
+// gained is a gain with its sign.
+func gained(signed string) cell { return cell{Value: signed, Class: figure.SignDirection(signed)} }
 
-func signed(m table.Metric, x float64) string {
-	return table.Signed(strings.Replace(m.Format(x), "−", "-", 1))
-}
-
-// direction is the class of a figure that is seen to be better or worse than
-// another.
-func direction(m table.Metric, than, x *float64) string {
-	switch better := m.Better(than, x); {
-	case better == nil || m.Show(than) == m.Show(x):
-		return ""
-	case *better > 0:
-		return "up"
-	}
-	return "down"
+// gain is by how much federated is better than local only.
+func gain(m figure.Metric, local, federated *float64) cell {
+	return gained(figure.Show(m.Better(local, federated), m.Signed))
 }
 
 func (p *page) nodes() {
 	for _, n := range p.byGain() {
 		row := nodeRow{
-			ID: n.PeerID.String(), Nation: or(n.Nation), Name: or(n.Name), TrainRows: count(n.TrainRows), TestRows: count(n.TestRows),
+			ID: n.PeerID.String(), Nation: or(n.Nation), Name: or(n.Name), TrainRows: figure.Count(n.TrainRows), TestRows: figure.Count(n.TestRows),
 		}
-		for _, m := range p.metrics {
+		for _, m := range p.kind.Metrics {
 			row.Metrics = append(row.Metrics, p.cells(m, n.Pair))
 		}
-		row.Gain = cell{Value: table.None}
-		if gain, interval := table.Gained(p.report, n.Pair); gain != nil && !p.numeric {
+		row.Gain = cell{Value: figure.None}
+		if gain, interval := p.kind.Gained(n.Pair); gain != nil && !p.kind.Numeric() {
 			p.Gain = true
-			row.Gain = cell{Value: table.Points(*gain), Class: direction(p.metrics[p.lead], p.metrics[p.lead].Of(n.Local), p.metrics[p.lead].Of(n.Federated))}
+			row.Gain = gained(p.kind.Signed(*gain))
 			if interval != nil {
-				row.Gain.Interval = table.PointsInterval(*interval)
+				row.Gain.Interval = p.kind.SignedInterval(*interval)
 			}
 		}
 		p.Nodes = append(p.Nodes, row)
@@ -350,12 +331,12 @@ func (p *page) classes() {
 	}
 	c := &classes{}
 	for i, class := range all.Federated.Classes {
-		row := classRow{Label: or(class.Label), Support: count(class.Support)}
+		row := classRow{Label: or(class.Label), Support: figure.Count(class.Support)}
 		for _, m := range p.models() {
 			r := m.of(all)
-			figures := [3]string{table.None, table.None, table.None}
+			figures := [3]string{figure.None, figure.None, figure.None}
 			if i < len(r.Classes) && r.Rows > 0 {
-				figures = [3]string{p.ratio(&r.Classes[i].Precision), p.ratio(&r.Classes[i].Recall), p.ratio(&r.Classes[i].F1)}
+				figures = [3]string{ratio(&r.Classes[i].Precision), ratio(&r.Classes[i].Recall), ratio(&r.Classes[i].F1)}
 			}
 			row.Models = append(row.Models, figures)
 		}
@@ -368,13 +349,13 @@ func (p *page) classes() {
 		{"macro average", func(r learn.Report) learn.Average { return r.Macro }},
 		{"weighted average", func(r learn.Report) learn.Average { return r.Weighted }},
 	} {
-		row := classRow{Label: a.name, Support: count(all.Federated.Rows)}
+		row := classRow{Label: a.name, Support: figure.Count(all.Federated.Rows)}
 		for _, m := range p.models() {
 			r := m.of(all)
-			figures := [3]string{table.None, table.None, table.None}
+			figures := [3]string{figure.None, figure.None, figure.None}
 			if r.Rows > 0 {
 				v := a.of(r)
-				figures = [3]string{p.ratio(&v.Precision), p.ratio(&v.Recall), p.ratio(&v.F1)}
+				figures = [3]string{ratio(&v.Precision), ratio(&v.Recall), ratio(&v.F1)}
 			}
 			row.Models = append(row.Models, figures)
 		}
@@ -395,7 +376,7 @@ func (p *page) classes() {
 				total += n
 			}
 			for _, n := range r.Confusion[i] {
-				row.Cells = append(row.Cells, confusionCell{count(n), int(min(9, 10*float64(n)/max(1, float64(total))))})
+				row.Cells = append(row.Cells, confusionCell{figure.Count(n), int(min(9, 10*float64(n)/max(1, float64(total))))})
 			}
 			matrix.Rows = append(matrix.Rows, row)
 		}
@@ -410,38 +391,50 @@ func (p *page) fairness() {
 	}
 	f := &fairness{Column: or(shown.Column)}
 	if shown.Hidden > 0 {
-		f.Hidden = plural(shown.Hidden, "group") + " of fewer than ten rows"
+		f.Hidden = figure.Plural(shown.Hidden, "group") + " of fewer than ten rows"
 		if shown.Hidden == 1 {
 			f.Hidden += " is"
 		} else {
 			f.Hidden += " are"
 		}
 	}
-	parity, odds := apart{Name: "demographic parity: selection rates"}, apart{Name: "equalised odds: TPR or FPR, the larger"}
-	for _, m := range p.models() {
-		of := m.of(p.report.AllRows).Fairness
-		if of == nil {
-			of = &learn.Fairness{}
+	of := func(m model) learn.Fairness {
+		if f := m.of(p.report.AllRows).Fairness; f != nil {
+			return *f
 		}
-		parity.Cells, odds.Cells = append(parity.Cells, p.ratio(of.DemographicParity)), append(odds.Cells, p.ratio(of.EqualisedOdds))
-		f.Binary = f.Binary || of.DemographicParity != nil || of.EqualisedOdds != nil
+		return learn.Fairness{}
+	}
+	binary := slices.ContainsFunc(shown.Groups, func(g learn.GroupReport) bool { return g.Selection != nil })
+	for _, d := range figure.Differences {
+		row := apart{Name: d.Name + ": " + d.Between}
+		for _, m := range p.models() {
+			x := d.Of(of(m))
+			row.Cells, binary = append(row.Cells, ratio(x)), binary || x != nil
+		}
+		f.Apart = append(f.Apart, row)
+	}
+	rates := figure.Rates[:]
+	if !binary {
+		rates, f.Apart = rates[:1], nil
+	}
+	for _, rate := range rates {
+		f.Rates = append(f.Rates, rate.Name)
 	}
 	for _, g := range shown.Groups {
-		f.Binary = f.Binary || g.Selection != nil
-		row := groupRow{Group: or(g.Group), Rows: count(g.Rows)}
+		row := groupRow{Group: or(g.Group), Rows: figure.Count(g.Rows)}
 		for _, m := range p.models() {
+			cells := []string{p.names()[m]}
 			var found learn.GroupReport
-			if of := m.of(p.report.AllRows).Fairness; of != nil {
-				if at := slices.IndexFunc(of.Groups, func(o learn.GroupReport) bool { return o.Group == g.Group }); at >= 0 {
-					found = of.Groups[at]
-				}
+			groups := of(m).Groups
+			if at := slices.IndexFunc(groups, func(o learn.GroupReport) bool { return o.Group == g.Group }); at >= 0 {
+				found = groups[at]
 			}
-			row.Models = append(row.Models, groupModel{p.names()[m], p.ratio(found.Accuracy), p.ratio(found.Selection), p.ratio(found.TPR), p.ratio(found.FPR)})
+			for _, rate := range rates {
+				cells = append(cells, ratio(rate.Of(found)))
+			}
+			row.Models = append(row.Models, cells)
 		}
 		f.Groups = append(f.Groups, row)
-	}
-	if f.Binary {
-		f.Apart = []apart{parity, odds}
 	}
 	p.Fairness = f
 }
@@ -453,15 +446,15 @@ func (p *page) search() {
 	}
 	s := &search{}
 	for _, rung := range t.Rungs {
-		s.Rungs = append(s.Rungs, fmt.Sprintf("round %d, %s", rung.Round, plural(rung.Nodes, "node")))
+		s.Rungs = append(s.Rungs, fmt.Sprintf("round %d, %s", rung.Round, figure.Plural(rung.Nodes, "node")))
 	}
-	for _, fate := range table.Fates(*t) {
+	for _, fate := range figure.Fates(*t) {
 		c := t.Candidates[fate.Candidate]
 		row := candidate{
-			Name: table.CandidateName(c), Rate: table.Setting(c.LearningRate), Steps: count(c.LocalSteps), L2: table.Setting(c.L2), Chosen: fate.Candidate == t.Chosen,
+			Name: table.Text(figure.CandidateName(c)), Rate: figure.Setting(c.LearningRate), Steps: figure.Count(c.LocalSteps), L2: figure.Setting(c.L2), Chosen: fate.Candidate == t.Chosen,
 		}
 		for i, x := range fate.Losses {
-			row.Losses = append(row.Losses, loss{p.loss(x), x != nil && slices.Contains(t.Rungs[i].Kept, fate.Candidate)})
+			row.Losses = append(row.Losses, loss{figure.Show(x, figure.Quantity), x != nil && slices.Contains(t.Rungs[i].Kept, fate.Candidate)})
 		}
 		switch n := fate.Rungs(); {
 		case row.Chosen:
@@ -483,12 +476,12 @@ func (p *page) lineage() {
 		l.Parents = append(l.Parents, cid(c))
 	}
 	if parent := p.report.AllRows.Parent; parent != nil {
-		for _, m := range p.metrics {
+		for _, m := range p.kind.Metrics {
 			l.Compared = append(l.Compared, parentRow{
 				Metric: m.Name, Parent: m.Show(m.Of(*parent)), ParentInterval: m.ShowInterval(*parent),
 				This: cell{
 					Value: m.Show(m.Of(p.report.AllRows.Federated)), Interval: m.ShowInterval(p.report.AllRows.Federated),
-					Class: direction(m, m.Of(*parent), m.Of(p.report.AllRows.Federated)),
+					Class: m.Direction(m.Of(*parent), m.Of(p.report.AllRows.Federated)),
 				},
 			})
 		}
@@ -496,19 +489,7 @@ func (p *page) lineage() {
 	p.Lineage = l
 }
 
-func (p *page) ratio(x *float64) string {
-	if !table.Finite(x) {
-		return table.None
-	}
-	return table.Ratio(*x)
-}
-
-func (p *page) loss(x *float64) string {
-	if !table.Finite(x) {
-		return table.None
-	}
-	return table.Quantity(*x)
-}
+func ratio(x *float64) string { return figure.Show(x, figure.Ratio) }
 
 // missing names the nodes without an evaluation.
 func missing(r api.Report) string {
@@ -535,7 +516,7 @@ func nodeName(nation, name, id string) string {
 
 func or(s string) string {
 	if s == "" {
-		return table.None
+		return figure.None
 	}
 	return table.Text(s)
 }
@@ -545,20 +526,4 @@ func cid(c record.CID) string {
 		return ""
 	}
 	return c.String()
-}
-
-// count writes a whole number with commas.
-func count(n uint64) string {
-	s := strconv.FormatUint(n, 10)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-func plural[T int | uint64](n T, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return count(uint64(max(n, 0))) + " " + noun + "s"
 }

@@ -16,7 +16,6 @@ import (
 	"unicode"
 
 	"golang.org/x/net/html"
-	"pgregory.net/rapid"
 
 	"village/node/api"
 	"village/node/table"
@@ -422,7 +421,7 @@ func TestOrderAndDirection(t *testing.T) {
 	p := newPage(example(41, false))
 	last := math.Inf(1)
 	for _, n := range p.byGain() {
-		gain, _ := table.Gained(p.report, n.Pair)
+		gain, _ := p.kind.Gained(n.Pair)
 		if *gain > last {
 			t.Fatalf("%g after %g", *gain, last)
 		}
@@ -433,60 +432,5 @@ func TestOrderAndDirection(t *testing.T) {
 		if row.Gain.Class != sign {
 			t.Errorf("%s is %q", row.Gain.Value, row.Gain.Class)
 		}
-	}
-	rmse := table.Metric{Lower: true, Format: table.Quantity}
-	for _, c := range []struct {
-		than, x float64
-		want    string
-	}{{2, 1, "up"}, {1, 2, "down"}, {1e-5, 2e-5, "down"}, {1, 1.00001, ""}} {
-		if got := direction(rmse, &c.than, &c.x); got != c.want {
-			t.Errorf("%g after %g is %q", c.x, c.than, got)
-		}
-	}
-}
-
-func TestAlong(t *testing.T) {
-	curve := []learn.ROCPoint{{FPR: 0, TPR: 0}, {FPR: 0, TPR: .4}, {FPR: .5, TPR: .8}, {FPR: 1, TPR: 1}}
-	for fpr, want := range map[float64]float64{0: .4, .25: .6, .5: .8, .75: .9, 1: 1} {
-		if got := along(curve, fpr); math.Abs(got-want) > 1e-12 {
-			t.Errorf("at %g %g, want %g", fpr, got, want)
-		}
-	}
-}
-
-// The labels of a scale do not touch, and are the numbers that they stand at.
-func TestTicks(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		a := rapid.Float64Range(-1e3, 1e3).Draw(t, "a")
-		b := a + math.Pow(10, rapid.Float64Range(-3, 3).Draw(t, "span"))
-		s := around([]float64{a, b}, 0, nameWidth+14, figureWidth-14)
-		at, digits := s.ticks(6)
-		if len(at) < 2 {
-			t.Fatalf("%d ticks from %g to %g", len(at), a, b)
-		}
-		for i, v := range at {
-			label := tick(v, digits)
-			shown, err := strconv.ParseFloat(strings.Replace(label, "−", "-", 1), 64)
-			if err != nil || math.Abs(shown-v) > 1e-3*(s.hi-s.lo) {
-				t.Fatalf("%s at %g: %v", label, v, err)
-			}
-			if i > 0 && s.at(v)-s.at(at[i-1]) < textWidth("+"+label)*.9 {
-				t.Fatalf("%s and %s touch", tick(at[i-1], digits), label)
-			}
-		}
-	})
-}
-
-func TestFitted(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		s := rapid.String().Draw(t, "s")
-		width := rapid.Float64Range(20, 300).Draw(t, "width")
-		got := fitted(s, width)
-		if textWidth(s) <= width && got != s || textWidth(got) > width+textSize {
-			t.Fatalf("%q in %g: %q", s, width, got)
-		}
-	})
-	if got := fitted("Bruxelles-Capitale / Brussels Hoofdstedelijk Gewest", 150); !strings.HasPrefix(got, "Bruxelles") || !strings.HasSuffix(got, "…") {
-		t.Error(got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"village/node/api"
+	"village/protocol/figure"
 	"village/protocol/record"
 )
 
@@ -27,7 +28,7 @@ func Verified(w io.Writer, v api.Verified) error {
 		{"roster", fmt.Sprintf("%s, %d nodes", v.RosterCID, len(v.Roster))},
 		{"inputs", v.Inputs.String()},
 		{"model", fmt.Sprintf("recomputed from %d updates, up to round %d: %d parameters, %s, byte for byte",
-			len(v.Parts), v.Round, v.Parameters, Bytes(v.Bytes))},
+			len(v.Parts), v.Round, v.Parameters, figure.Bytes(v.Bytes))},
 	})
 	if err != nil {
 		return err
@@ -45,11 +46,11 @@ func Verified(w io.Writer, v api.Verified) error {
 		add(p.NamedNode, count(p.Round), count(p.Weight), part)
 	}
 	for _, o := range v.Out {
-		round := None
+		round := figure.None
 		if o.Round > 0 {
 			round = count(o.Round)
 		}
-		add(o.NamedNode, round, None, "out: "+Text(string(o.Why)))
+		add(o.NamedNode, round, figure.None, "out: "+Text(string(o.Why)))
 	}
 	return list(w, "no nodes", []string{"PEER ID", "NODE", "SIGNED", "IN ROSTER", "ROUND", "WEIGHT", "PART"}, rows)
 }

@@ -29,7 +29,7 @@ federation  f
 signed      by 2 of 3 nodes; 2 are a quorum
 roster      ` + text + `, 1 nodes
 inputs      ` + text + `
-model       recomputed from 2 updates, up to round 9: 1234 parameters, 2.0 KiB, byte for byte
+model       recomputed from 2 updates, up to round 9: 1234 parameters, 2.05 kB, byte for byte
 
 PEER ID                                               NODE          SIGNED  IN ROSTER  ROUND  WEIGHT  PART
 ` +

@@ -2,7 +2,6 @@ package table
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"village/node/api"
+	"village/protocol/figure"
 	"village/protocol/learn"
 	"village/protocol/task"
 )
@@ -67,7 +67,7 @@ func report(w io.Writer, r api.Report, width int) error {
 	summaryTable(&b, r, true, width)
 	overallTable(&b, r, width)
 	contributionTable(&b, r.Contributions, width)
-	if !Numeric(r) {
+	if !Kind(r).Numeric() {
 		classification(&b, "all rows", r.AllRows, width)
 		for _, n := range r.Nodes {
 			classification(&b, label(n.Nation, n.Name), n.Pair, width)
@@ -111,18 +111,18 @@ type summaryLine struct {
 }
 
 func summaryTable(w io.Writer, r api.Report, nodes bool, width int) {
-	metrics, lead := Metrics(r)
+	kind := Kind(r)
 	models := []string{"local", "fed."}
 	if HasPersonal(r) {
 		models = append(models, "own")
 	}
 	var lines []summaryLine
-	add := func(name, trained, tested string, figure func(m Metric, model int) *float64) *summaryLine {
+	add := func(name, trained, tested string, value func(m figure.Metric, model int) *float64) *summaryLine {
 		l := summaryLine{name: name, trained: trained, tested: tested}
-		for _, m := range metrics {
+		for _, m := range kind.Metrics {
 			var row []string
 			for i := range models {
-				row = append(row, m.Show(figure(m, i)))
+				row = append(row, m.Show(value(m, i)))
 			}
 			l.figures = append(l.figures, row)
 		}
@@ -130,24 +130,21 @@ func summaryTable(w io.Writer, r api.Report, nodes bool, width int) {
 		return &lines[len(lines)-1]
 	}
 	pair := func(name string, trained uint64, p api.Pair) {
-		l := add(name, count(trained), count(p.Federated.Rows), func(m Metric, model int) *float64 {
+		l := add(name, count(trained), count(p.Federated.Rows), func(m figure.Metric, model int) *float64 {
 			return m.Of([]learn.Report{p.Local, p.Federated, p.Personal}[model])
 		})
-		if Numeric(r) {
-			l.interval = metrics[lead].ShowInterval(p.Federated)
+		if Kind(r).Numeric() {
+			l.interval = kind.Lead.ShowInterval(p.Federated)
 			return
 		}
-		gain, interval := Gained(r, p)
-		l.gain = None
-		if gain != nil {
-			l.gain = Points(*gain)
-		}
+		gain, interval := kind.Gained(p)
+		l.gain = figure.Show(gain, kind.Signed)
 		if interval != nil {
-			l.interval = PointsInterval(*interval)
+			l.interval = kind.SignedInterval(*interval)
 		}
 	}
 	across := func(name string, p api.MeanPair) {
-		add(name, "", "", func(m Metric, model int) *float64 {
+		add(name, "", "", func(m figure.Metric, model int) *float64 {
 			return m.Across([]api.Metrics{p.Local, p.Federated, p.Personal}[model])
 		})
 	}
@@ -173,9 +170,9 @@ func summaryTable(w io.Writer, r api.Report, nodes bool, width int) {
 	g.within(w, width)
 	s := "local: local only; fed.: federated"
 	if HasPersonal(r) {
-		s += "; own: with " + PartName(r.Personal)
+		s += "; own: with " + figure.PartName(r.Personal)
 	}
-	if show.gain && !Numeric(r) {
+	if show.gain && !Kind(r).Numeric() {
 		s += "; gain: accuracy of fed. less local, in percentage points"
 	}
 	for _, line := range wrap(s, min(width, textWidth)) {
@@ -190,15 +187,15 @@ func summaryTable(w io.Writer, r api.Report, nodes bool, width int) {
 type shown struct{ trained, gain, interval bool }
 
 func summaryGrid(r api.Report, lines []summaryLine, models []string, show shown) grid {
-	metrics, lead := Metrics(r)
+	kind := Kind(r)
 	some := func(of func(summaryLine) string) bool {
 		return slices.ContainsFunc(lines, func(l summaryLine) bool { return of(l) != "" })
 	}
 	gains := show.gain && some(func(l summaryLine) string { return l.gain })
 	intervals := show.interval && some(func(l summaryLine) string { return l.interval })
 	// The models' figures of one metric are one cell, under one head.
-	widths := make([][]int, len(metrics))
-	for i := range metrics {
+	widths := make([][]int, len(kind.Metrics))
+	for i := range kind.Metrics {
 		for j, head := range models {
 			width := utf8.RuneCountInString(head)
 			for _, l := range lines {
@@ -219,7 +216,7 @@ func summaryGrid(r api.Report, lines []summaryLine, models []string, show shown)
 		top, head = append(top, "training"), append(head, "rows")
 	}
 	top, head = append(top, "test"), append(head, "rows")
-	for i, m := range metrics {
+	for i, m := range kind.Metrics {
 		c := cell(i, models)
 		top, head = append(top, m.Name+strings.Repeat(" ", max(0, utf8.RuneCountInString(c)-utf8.RuneCountInString(m.Name)))), append(head, c)
 	}
@@ -228,8 +225,8 @@ func summaryGrid(r api.Report, lines []summaryLine, models []string, show shown)
 	}
 	if intervals {
 		top, head = append(top, "95 %"), append(head, "")
-		if Numeric(r) {
-			head[len(head)-1] = "of fed. " + metrics[lead].Name
+		if Kind(r).Numeric() {
+			head[len(head)-1] = "of fed. " + kind.Lead.Name
 		}
 	}
 	g := grid{top, head}
@@ -239,7 +236,7 @@ func summaryGrid(r api.Report, lines []summaryLine, models []string, show shown)
 			row = append(row, l.trained)
 		}
 		row = append(row, l.tested)
-		for i := range metrics {
+		for i := range kind.Metrics {
 			row = append(row, cell(i, l.figures[i]))
 		}
 		if gains {
@@ -266,9 +263,9 @@ func overallTable(w io.Writer, r api.Report, width int) {
 	}
 	models = append(models, model{"federated", r.AllRows.Federated})
 	if HasPersonal(r) {
-		models = append(models, model{"with " + PartName(r.Personal), r.AllRows.Personal})
+		models = append(models, model{"with " + figure.PartName(r.Personal), r.AllRows.Personal})
 	}
-	metrics, _ := Metrics(r)
+	metrics := Kind(r).Metrics
 	table := func(intervals bool) grid {
 		head := []string{"all rows"}
 		if intervals {
@@ -417,16 +414,16 @@ func classGrid(of learn.Report, models []learn.Report) grid {
 			if i < len(m.Classes) {
 				row = append(row, two(m, m.Classes[i].Precision), two(m, m.Classes[i].Recall), two(m, m.Classes[i].F1))
 			} else {
-				row = append(row, None, None, None)
+				row = append(row, figure.None, figure.None, figure.None)
 			}
 		}
 		g.add(append(row, count(c.Support))...)
 	}
 	g.add()
-	one := func(name, support string, figure func(learn.Report) *float64) {
+	one := func(name, support string, of func(learn.Report) *float64) {
 		row := []string{name}
 		for _, m := range models {
-			row = append(row, "", "", metric2(figure(m)))
+			row = append(row, "", "", metric2(of(m)))
 		}
 		g.add(append(row, support)...)
 	}
@@ -458,102 +455,45 @@ func fairness(w io.Writer, r api.Report, width int) {
 		return
 	}
 	fmt.Fprintf(w, "\nby %s, all rows, federated\n", or(f.Column))
-	g := grid{{"", "rows", "accuracy", "selection rate", "TPR", "FPR"}}
+	head := []string{"", "rows"}
+	for _, rate := range figure.Rates {
+		head = append(head, rate.Name)
+	}
+	g := grid{head}
 	for _, group := range f.Groups {
-		g.add(or(group.Group), count(group.Rows), metric(group.Accuracy), metric(group.Selection), metric(group.TPR), metric(group.FPR))
+		row := []string{or(group.Group), count(group.Rows)}
+		for _, rate := range figure.Rates {
+			row = append(row, metric(rate.Of(group)))
+		}
+		g.add(row...)
 	}
 	g.within(w, width)
 	if f.Hidden > 0 {
-		fmt.Fprintf(w, "hidden: %s of fewer than 10 rows\n", plural(f.Hidden, "group"))
+		fmt.Fprintf(w, "hidden: %s of fewer than 10 rows\n", figure.Plural(f.Hidden, "group"))
 	}
 	if f.DemographicParity == nil && f.EqualisedOdds == nil {
 		return
 	}
-	head, parity, odds := []string{"difference of groups"}, []string{"demographic parity"}, []string{"equalised odds"}
+	g = grid{{"difference of groups"}}
+	for _, d := range figure.Differences {
+		g.add(d.Name)
+	}
 	add := func(name string, f *learn.Fairness) {
-		if f != nil {
-			head, parity, odds = append(head, name), append(parity, metric(f.DemographicParity)), append(odds, metric(f.EqualisedOdds))
+		if f == nil {
+			return
+		}
+		g[0] = append(g[0], name)
+		for i, d := range figure.Differences {
+			g[1+i] = append(g[1+i], metric(d.Of(*f)))
 		}
 	}
 	add("local only", r.AllRows.Local.Fairness)
 	add("federated", f)
 	if HasPersonal(r) {
-		add("with "+PartName(r.Personal), r.AllRows.Personal.Fairness)
+		add("with "+figure.PartName(r.Personal), r.AllRows.Personal.Fairness)
 	}
 	fmt.Fprintln(w)
-	grid{head, parity, odds}.within(w, width)
-}
-
-// CandidateName says what model a candidate is, and what is special about its
-// training.
-func CandidateName(c task.Candidate) string {
-	name := or(string(c.Model))
-	for i, width := range c.Hidden {
-		if i == 0 {
-			name += " "
-		} else {
-			name += "-"
-		}
-		name += strconv.Itoa(width)
-	}
-	if c.Optimizer != learn.SGD {
-		name += ", " + Text(string(c.Optimizer))
-	}
-	if c.Outer != learn.Plain {
-		name += ", outer " + Text(string(c.Outer)) + " " + Setting(c.OuterRate)
-	}
-	return name
-}
-
-// Fate is what became of a candidate of a search.
-type Fate struct {
-	Candidate int
-	Losses    []*float64 // by rung; nil where it had been dropped
-	Dropped   bool       // at its last rung
-}
-
-// Rungs is how many rungs it was in.
-func (f Fate) Rungs() int {
-	n := 0
-	for i, loss := range f.Losses {
-		if loss != nil {
-			n = i + 1
-		}
-	}
-	return n
-}
-
-// Fates are what became of the candidates: the chosen one first, then those that
-// were kept longest, of these the ones with the lower loss.
-func Fates(t task.Trail) []Fate {
-	list := make([]Fate, len(t.Candidates))
-	for i := range list {
-		f := Fate{Candidate: i}
-		for _, rung := range t.Rungs {
-			var loss *float64
-			if i < len(rung.Losses) && Finite(rung.Losses[i]) {
-				loss = rung.Losses[i]
-			}
-			f.Losses = append(f.Losses, loss)
-			if loss != nil {
-				f.Dropped = !slices.Contains(rung.Kept, i)
-			}
-		}
-		list[i] = f
-	}
-	slices.SortStableFunc(list, func(a, b Fate) int {
-		if (a.Candidate == t.Chosen) != (b.Candidate == t.Chosen) {
-			if a.Candidate == t.Chosen {
-				return -1
-			}
-			return 1
-		}
-		if n := a.Rungs(); n != b.Rungs() || n == 0 {
-			return b.Rungs() - n
-		}
-		return cmp.Compare(*a.Losses[a.Rungs()-1], *b.Losses[a.Rungs()-1])
-	})
-	return list
+	g.within(w, width)
 }
 
 // maxTrail is how many candidates of a search are shown.
@@ -561,12 +501,12 @@ const maxTrail = 10
 
 // trail writes how the model was chosen.
 func trail(w io.Writer, t task.Trail, width int) {
-	fmt.Fprintf(w, "\nchosen among %s, by the loss on rows held back from training\n", plural(len(t.Candidates), "candidate"))
+	fmt.Fprintf(w, "\nchosen among %s, by the loss on rows held back from training\n", figure.Plural(len(t.Candidates), "candidate"))
 	g := grid{{"model", "rate", "steps", "L2", "loss", "at round", "nodes", ""}}
-	fates := Fates(t)
+	fates := figure.Fates(t)
 	for _, f := range fates[:min(len(fates), maxTrail)] {
 		c := t.Candidates[f.Candidate]
-		row := []string{CandidateName(c), Setting(c.LearningRate), count(c.LocalSteps), Setting(c.L2), None, None, None}
+		row := []string{Text(figure.CandidateName(c)), figure.Setting(c.LearningRate), count(c.LocalSteps), figure.Setting(c.L2), figure.None, figure.None, figure.None}
 		if n := f.Rungs(); n > 0 {
 			rung := t.Rungs[n-1]
 			row = append(row[:4], metric(f.Losses[n-1]), count(rung.Round), strconv.Itoa(rung.Nodes))
@@ -583,28 +523,20 @@ func trail(w io.Writer, t task.Trail, width int) {
 	}
 	g.within(w, width)
 	if n := len(fates) - maxTrail; n > 0 {
-		fmt.Fprintf(w, "and %s dropped before\n", plural(n, "more candidate"))
+		fmt.Fprintf(w, "and %s dropped before\n", figure.Plural(n, "more candidate"))
 	}
 }
 
-func metric(x *float64) string {
-	if !Finite(x) {
-		return None
-	}
-	return Ratio(*x)
-}
+func metric(x *float64) string { return figure.Show(x, figure.Ratio) }
 
 func metric2(x *float64) string {
-	if !Finite(x) {
-		return None
-	}
-	return strconv.FormatFloat(*x, 'f', 2, 64)
+	return figure.Show(x, func(x float64) string { return strconv.FormatFloat(x, 'f', 2, 64) })
 }
 
 // two writes a figure of a report; without rows it is undefined.
 func two(r learn.Report, x float64) string {
 	if r.Rows == 0 {
-		return None
+		return figure.None
 	}
 	return metric2(&x)
 }

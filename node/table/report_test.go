@@ -2,7 +2,6 @@ package table
 
 import (
 	"bytes"
-	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -292,21 +291,5 @@ func TestVerdict(t *testing.T) {
 	all.Nodes = all.Nodes[:3]
 	if got := strings.Join(Verdict(all), " "); strings.Contains(got, "keep its own model") {
 		t.Errorf("nobody loses: %s", got)
-	}
-}
-
-func TestNumbers(t *testing.T) {
-	for x, want := range map[float64]string{0: "0.000", .12345: "0.123", 12.345: "12.35", 123.45: "123.5", 99999: "99999", 1234567: "1.235e+06", .00001: "1e-05", -2.5: "−2.500"} {
-		if got := Quantity(x); got != want {
-			t.Errorf("%g: %s, want %s", x, got, want)
-		}
-	}
-	for x, want := range map[float64]string{.0123: "+1.2", -.0123: "−1.2", .0001: "0.0", -.0001: "0.0", .1: "+10.0"} {
-		if got := Points(x); got != want {
-			t.Errorf("%g: %s, want %s", x, got, want)
-		}
-	}
-	if got := fmt.Sprint(PointsInterval(learn.Interval{-.01, .02}), PointsInterval(learn.Interval{.01, .02})); got != "−1.0 to +2.0+1.0 to +2.0" {
-		t.Error(got)
 	}
 }

@@ -25,7 +25,7 @@ func SimRun(w io.Writer, facts [][]string, r api.Report) error {
 	b.WriteString("\n")
 	summaryTable(&b, r, len(r.Nodes) <= 50, width)
 	overallTable(&b, r, width)
-	if !Numeric(r) {
+	if !Kind(r).Numeric() {
 		classification(&b, "all rows", r.AllRows, width)
 	}
 	fairness(&b, r, width)

@@ -17,11 +17,9 @@ import (
 
 	"village/node/api"
 	"village/protocol/dataset"
+	"village/protocol/figure"
 	"village/protocol/record"
 )
-
-// None stands for a value that is undefined or absent.
-const None = "–"
 
 // Text makes text from a peer fit for one line of a terminal: characters that
 // control it, end the line or change the direction of writing are escaped.
@@ -49,10 +47,10 @@ func Text(s string) string {
 	return b.String()
 }
 
-// or returns s fit for a terminal, or [None] where it is empty.
+// or returns s fit for a terminal, or [figure.None] where it is empty.
 func or(s string) string {
 	if s == "" {
-		return None
+		return figure.None
 	}
 	return Text(s)
 }
@@ -93,19 +91,6 @@ func label(nation, name string) string {
 	return strings.TrimSpace(Text(nation) + " " + Text(name))
 }
 
-// Bytes writes a size with a binary unit.
-func Bytes(n uint64) string {
-	units := []string{"KiB", "MiB", "GiB", "TiB"}
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, unit := float64(n)/1024, 0
-	for v >= 1023.95 && unit < len(units)-1 {
-		v, unit = v/1024, unit+1
-	}
-	return fmt.Sprintf("%.1f %s", v, units[unit])
-}
-
 // columns writes rows of cells as left-aligned columns, two blanks apart.
 func columns(w io.Writer, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -137,7 +122,7 @@ func number(x float64) string { return strconv.FormatFloat(x, 'g', 6, 64) }
 
 func cidOr(c record.CID) string {
 	if !c.Defined() {
-		return None
+		return figure.None
 	}
 	return c.String()
 }
@@ -180,9 +165,9 @@ func Status(w io.Writer, v api.Status, names Names) error {
 		{"federation", Text(v.Federation) + ", " + access},
 		{"peers", strconv.Itoa(v.Peers) + " connected"},
 		{"datasets", strconv.Itoa(v.Datasets)},
-		{"store", fmt.Sprintf("%s, %s free on the disk", Bytes(v.StoreBytes), Bytes(v.FreeBytes))},
-		{"memory", Bytes(v.ResidentBytes)},
-		{"traffic", fmt.Sprintf("%s sent, %s received", Bytes(v.BytesSent), Bytes(v.BytesReceived))},
+		{"store", fmt.Sprintf("%s, %s free on the disk", figure.Bytes(v.StoreBytes), figure.Bytes(v.FreeBytes))},
+		{"memory", figure.Bytes(v.ResidentBytes)},
+		{"traffic", fmt.Sprintf("%s sent, %s received", figure.Bytes(v.BytesSent), figure.Bytes(v.BytesReceived))},
 		{"messages", fmt.Sprintf("%d dropped, %d refused", v.MessagesDropped, v.MessagesRefused)},
 		{"up", time.Duration(v.UptimeSeconds * float64(time.Second)).Round(time.Second).String()},
 		{"last error", or(v.LastError)},
@@ -372,7 +357,7 @@ func published(c dataset.Column) string {
 func Tasks(w io.Writer, v api.Tasks, names Names) error {
 	var rows [][]string
 	for _, t := range v.Tasks {
-		part := None
+		part := figure.None
 		switch {
 		case t.Joined:
 			part = "joined"
@@ -422,7 +407,7 @@ func Task(w io.Writer, v api.ShownTask) error {
 	fmt.Fprintln(w)
 	var rows [][]string
 	for _, n := range v.Nodes {
-		trained := None
+		trained := figure.None
 		if n.Enrolled {
 			trained = count(n.TrainRows)
 		}
@@ -471,14 +456,14 @@ func state(n api.TaskNode) string {
 func Models(w io.Writer, v api.Models) error {
 	var rows [][]string
 	for _, m := range v.Models {
-		promoted := None // goes on from no other
+		promoted := figure.None // goes on from no other
 		switch {
 		case m.Promoted != nil:
 			promoted = yes(*m.Promoted)
 		case m.Parent.Defined():
 			promoted = "not known yet"
 		}
-		rows = append(rows, []string{m.CID.String(), or(m.Name), or(string(m.Model)), Bytes(m.Bytes), promoted, cidOr(m.Task)})
+		rows = append(rows, []string{m.CID.String(), or(m.Name), or(string(m.Model)), figure.Bytes(m.Bytes), promoted, cidOr(m.Task)})
 	}
 	return list(w, "no models; a task that has ended leaves one: village task list", []string{"CID", "NAME", "MODEL", "SIZE", "PROMOTED", "TASK"}, rows)
 }
@@ -487,7 +472,7 @@ func Models(w io.Writer, v api.Models) error {
 func Model(w io.Writer, v api.ShownModel) error {
 	facts := [][]string{
 		{"cid", v.CID.String()}, {"name", or(v.Name)}, {"task", cidOr(v.Task)}, {"model", or(string(v.Model))},
-		{"size", Bytes(v.Bytes)}, {"target", or(v.Encoding.Target)}, {"positive", or(v.Encoding.Positive)},
+		{"size", figure.Bytes(v.Bytes)}, {"target", or(v.Encoding.Target)}, {"positive", or(v.Encoding.Positive)},
 	}
 	if len(v.Hidden) > 0 {
 		facts = append(facts, []string{"hidden layers", fmt.Sprint(v.Hidden)})
@@ -513,7 +498,7 @@ func Model(w io.Writer, v api.ShownModel) error {
 	}
 	at := func(x []float64, i int) string {
 		if i >= len(x) {
-			return None
+			return figure.None
 		}
 		return number(x[i])
 	}
@@ -525,7 +510,7 @@ func Model(w io.Writer, v api.ShownModel) error {
 		}
 		rows = append(rows, row)
 	}
-	bias := []string{"(bias)", None, None}
+	bias := []string{"(bias)", figure.None, figure.None}
 	for o := range v.Weight {
 		bias = append(bias, at(v.Bias, o))
 	}

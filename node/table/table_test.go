@@ -180,11 +180,3 @@ func TestMembersNameThisNode(t *testing.T) {
 		t.Error(out)
 	}
 }
-
-func TestBytes(t *testing.T) {
-	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 1<<20 - 1: "1.0 MiB", 1536 << 20: "1.5 GiB"} {
-		if got := Bytes(n); got != want {
-			t.Errorf("%d: got %s, want %s", n, got, want)
-		}
-	}
-}

@@ -2,10 +2,10 @@ package table
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
 	"village/node/api"
+	"village/protocol/figure"
 	"village/protocol/learn"
 )
 
@@ -17,14 +17,14 @@ func Verdict(r api.Report) []string {
 	var missing []string
 	if n := len(r.Missing); n > 0 {
 		missing = []string{fmt.Sprintf("%s of the model %s sent no evaluation and %s in none of these figures.",
-			plural(n, "node"), verb(n, "has", "have"), verb(n, "is", "are"))}
+			figure.Plural(n, "node"), verb(n, "has", "have"), verb(n, "is", "are"))}
 	}
 	if len(r.Nodes) == 0 {
 		return append([]string{"No node has evaluated the model, so nothing can be said about it."}, missing...)
 	}
-	metrics, lead := Metrics(r)
-	m := metrics[lead]
-	sentences := overall(r, m)
+	kind := Kind(r)
+	m := kind.Lead
+	sentences := overall(r, kind)
 
 	federated := tallyOf(r, m, func(p api.Pair) learn.Report { return p.Federated })
 	s := fmt.Sprintf("By %s federated is %s", m.Name, federated.versus())
@@ -35,7 +35,7 @@ func Verdict(r api.Report) []string {
 
 	above, below, around := 0, 0, 0
 	for _, n := range r.Nodes {
-		if _, i := Gained(r, n.Pair); i != nil {
+		if _, i := kind.Gained(n.Pair); i != nil {
 			switch {
 			case i[0] > 0:
 				above++
@@ -47,14 +47,14 @@ func Verdict(r api.Report) []string {
 		}
 	}
 	if total := above + below + around; total > 0 {
-		s := fmt.Sprintf("The 95 %% interval of the difference is above zero at %s and below zero at %d", plural(above, "node"), below)
+		s := fmt.Sprintf("The 95 %% interval of the difference is above zero at %s and below zero at %d", figure.Plural(above, "node"), below)
 		if around > 0 {
 			s += fmt.Sprintf("; at %d it includes zero, so %s test rows cannot tell", around, verb(around, "that node's", "those nodes'"))
 		}
 		sentences = append(sentences, s+".")
 	}
-	for i, other := range metrics {
-		if i == lead || other.Name != "ROC-AUC" && other.Name != "MAE" { // F1 follows the accuracy, R² the RMSE
+	for _, other := range kind.Metrics {
+		if other.Name != "ROC-AUC" && other.Name != "MAE" { // F1 follows the accuracy, R² the RMSE
 			continue
 		}
 		t := tallyOf(r, other, func(p api.Pair) learn.Report { return p.Federated })
@@ -64,7 +64,7 @@ func Verdict(r api.Report) []string {
 	}
 	if HasPersonal(r) {
 		t := tallyOf(r, m, func(p api.Pair) learn.Report { return p.Personal })
-		sentences = append(sentences, fmt.Sprintf("With its %s at each node the model is %s.", PartName(r.Personal), t.versus()))
+		sentences = append(sentences, fmt.Sprintf("With its %s at each node the model is %s.", figure.PartName(r.Personal), t.versus()))
 	}
 	if federated.worse > 0 {
 		sentences = append(sentences, "A node with a lower figure may keep its own model.")
@@ -76,19 +76,20 @@ func Verdict(r api.Report) []string {
 }
 
 // overall compares the models on all rows.
-func overall(r api.Report, m Metric) []string {
+func overall(r api.Report, kind figure.Kind) []string {
+	m := kind.Lead
 	local, federated := m.Of(r.AllRows.Local), m.Of(r.AllRows.Federated)
-	rows := "On all " + rowsOf(r.AllRows.Federated.Rows)
-	if !Finite(local) || !Finite(federated) {
+	rows := "On all " + figure.Plural(r.AllRows.Federated.Rows, "test row")
+	if !figure.Finite(local) || !figure.Finite(federated) {
 		return nil
 	}
 	if m.Lower {
 		return []string{fmt.Sprintf("%s the %s is %s federated and %s local only.", rows, m.Name, m.Format(*federated), m.Format(*local))}
 	}
-	gain, interval := Gained(r, r.AllRows)
-	s := fmt.Sprintf("%s federated is right on %s %% and local only on %s %%: %s percentage points", rows, percent(*federated), percent(*local), Points(*gain))
+	gain, interval := kind.Gained(r.AllRows)
+	s := fmt.Sprintf("%s federated is right on %s %% and local only on %s %%: %s percentage points", rows, figure.Percent(*federated), figure.Percent(*local), kind.Signed(*gain))
 	if interval != nil {
-		s += " (95 % interval " + PointsInterval(*interval) + ")"
+		s += " (95 % interval " + kind.SignedInterval(*interval) + ")"
 	}
 	return []string{s + "."}
 }
@@ -99,7 +100,7 @@ type tally struct {
 	losers              []string
 }
 
-func tallyOf(r api.Report, m Metric, model func(api.Pair) learn.Report) (t tally) {
+func tallyOf(r api.Report, m figure.Metric, model func(api.Pair) learn.Report) (t tally) {
 	for _, n := range r.Nodes {
 		switch d := m.Better(m.Of(n.Local), m.Of(model(n.Pair))); {
 		case d == nil:
@@ -125,18 +126,11 @@ func (t tally) versus() string {
 }
 
 func (t tally) counts() string {
-	s := fmt.Sprintf("better at %d of %s, ", t.better, plural(t.better+t.worse+t.same, "node"))
+	s := fmt.Sprintf("better at %d of %s, ", t.better, figure.Plural(t.better+t.worse+t.same, "node"))
 	if t.same > 0 {
 		s += fmt.Sprintf("the same at %d, ", t.same)
 	}
 	return s + fmt.Sprintf("worse at %d", t.worse)
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return strconv.Itoa(n) + " " + noun + "s"
 }
 
 func verb(n int, one, many string) string {
@@ -145,12 +139,3 @@ func verb(n int, one, many string) string {
 	}
 	return many
 }
-
-func rowsOf(n uint64) string {
-	if n == 1 {
-		return "1 test row"
-	}
-	return count(n) + " test rows"
-}
-
-func percent(share float64) string { return strconv.FormatFloat(100*share, 'f', 1, 64) }
