@@ -3,9 +3,10 @@ package chart
 import (
 	"math"
 	"slices"
-	"strconv"
 
 	"gonum.org/v1/plot"
+
+	"village/protocol/figure"
 )
 
 // axis is one of a plot, in the plot's own numbers: where it is logarithmic,
@@ -17,26 +18,8 @@ type axis struct {
 	grid     bool
 }
 
-// steps are the round numbers from lo to hi, some five of them, and how many
-// decimals they have.
-func steps(lo, hi float64) (at []float64, decimals int) {
-	raw := (hi - lo) / 5.5
-	if !(raw > 0) || math.IsInf(raw, 0) {
-		return []float64{lo}, 0
-	}
-	e := math.Floor(math.Log10(raw))
-	step := math.Pow(10, e)
-	for _, m := range []float64{1, 2, 5, 10} {
-		if step = m * math.Pow(10, e); step >= raw*0.999 {
-			break
-		}
-	}
-	decimals = max(0, -int(math.Floor(math.Log10(step)+1e-9)))
-	for i := math.Ceil(lo/step - 1e-9); i*step <= hi+step*1e-9; i++ {
-		at = append(at, i*step+0) // + 0 makes of -0 a 0
-	}
-	return at, decimals
-}
+// steps are the ticks from lo to hi, and how many decimals they have.
+func steps(lo, hi float64) (at []float64, decimals int) { return figure.Steps(lo, hi, 5.5) }
 
 // linear has ticks at round numbers of a unit.
 func linear(title string, lo, hi, unit float64, label func(v float64, decimals int) string) axis {
@@ -61,18 +44,11 @@ func roundUp(v float64) float64 {
 	return v
 }
 
-func decimal(v float64, decimals int) string {
-	if decimals == 0 || v == 0 {
-		return count(v)
-	}
-	return minus(strconv.FormatFloat(v, 'f', decimals, 64))
-}
-
 // quantity is what a plot's x axis shows of a point.
 type quantity struct {
 	title string
-	units []unit // nil = a plain number
-	marks []mark // of a logarithmic axis
+	units []figure.Unit // nil = a plain number
+	marks []mark        // of a logarithmic axis
 }
 
 // mark is a possible tick of a logarithmic axis; a fine one is there where the
@@ -85,16 +61,16 @@ type mark struct {
 
 var (
 	inRounds = quantity{title: "Round"}
-	inBytes  = quantity{title: "Sent by all nodes together", units: byteUnits, marks: byteMarks()}
-	inTime   = quantity{title: "Virtual time", units: timeUnits, marks: timeMarks()}
+	inBytes  = quantity{title: "Sent by all nodes together", units: figure.ByteUnits, marks: byteMarks()}
+	inTime   = quantity{title: "Virtual time", units: figure.TimeUnits, marks: timeMarks()}
 )
 
 func byteMarks() (list []mark) {
 	for e := range 17 {
 		for _, m := range []float64{1, 2, 5} {
 			v := m * math.Pow10(e)
-			u := unitFor(byteUnits, v)
-			list = append(list, mark{v, count(v/u.size) + " " + u.name, m > 1})
+			u := figure.UnitFor(figure.ByteUnits, v)
+			list = append(list, mark{v, figure.Count(v/u.Size) + " " + u.Name, m > 1})
 		}
 	}
 	return list
@@ -102,17 +78,17 @@ func byteMarks() (list []mark) {
 
 func timeMarks() (list []mark) {
 	for _, u := range []struct {
-		unit
+		figure.Unit
 		at []float64
 	}{
-		{unit{1e-3, "ms"}, []float64{1, 2, 5, 10, 20, 50, 100, 200, 500}},
-		{unit{1, "s"}, []float64{1, 2, 5, 10, 20, 30}},
-		{unit{60, "min"}, []float64{1, 2, 5, 10, 20, 30}},
-		{unit{3600, "h"}, []float64{1, 2, 5, 10}},
-		{unit{86400, "d"}, []float64{1, 2, 5, 10, 20, 50, 100, 200, 500}},
+		{figure.Unit{Size: 1e-3, Name: "ms"}, []float64{1, 2, 5, 10, 20, 50, 100, 200, 500}},
+		{figure.Unit{Size: 1, Name: "s"}, []float64{1, 2, 5, 10, 20, 30}},
+		{figure.Unit{Size: 60, Name: "min"}, []float64{1, 2, 5, 10, 20, 30}},
+		{figure.Unit{Size: 3600, Name: "h"}, []float64{1, 2, 5, 10}},
+		{figure.Unit{Size: 86400, Name: "d"}, []float64{1, 2, 5, 10, 20, 50, 100, 200, 500}},
 	} {
 		for _, v := range u.at {
-			list = append(list, mark{v * u.size, count(v) + " " + u.name, v != 1 && v != 10 && v != 100})
+			list = append(list, mark{v * u.Size, figure.Count(v) + " " + u.Name, v != 1 && v != 10 && v != 100})
 		}
 	}
 	return list
@@ -148,10 +124,10 @@ func along(q quantity, lines [][]segment) axis {
 	if q.units == nil || most/least <= 5 {
 		unit, title := 1.0, q.title
 		if q.units != nil {
-			u := unitFor(q.units, most)
-			unit, title = u.size, title+" ("+u.name+")"
+			u := figure.UnitFor(q.units, most)
+			unit, title = u.Size, title+" ("+u.Name+")"
 		}
-		return linear(title, 0, roundUp(most/unit)*unit, unit, decimal)
+		return linear(title, 0, roundUp(most/unit)*unit, unit, figure.Tick)
 	}
 	for _, l := range lines {
 		for i, s := range l {
@@ -178,7 +154,7 @@ func along(q quantity, lines [][]segment) axis {
 // share is the y axis for a metric between 0 and 1, close around the values.
 func share(title string, lo, hi float64) axis {
 	pad := max(0.005, 0.06*(hi-lo))
-	return linear(title, max(0, lo-pad), min(1, hi+pad), 1, decimal)
+	return linear(title, max(0, lo-pad), min(1, hi+pad), 1, figure.Tick)
 }
 
 // around is the y axis for any other metric, between what it shows at all.
@@ -187,7 +163,7 @@ func around(title string, lo, hi, least, most float64) axis {
 	if !(pad > 0) {
 		pad = max(0.01, 0.01*math.Abs(hi))
 	}
-	return linear(title, max(least, lo-pad), min(most, hi+pad), 1, decimal)
+	return linear(title, max(least, lo-pad), min(most, hi+pad), 1, figure.Tick)
 }
 
 // decades is a logarithmic y axis with a line of its own for exact zeros, at

@@ -80,7 +80,7 @@ func Write(dir, title string, runs []Run, notes []string) error {
 // call has left of the others, which would pass for these runs'.
 func writeFigures(dir string, all []setting) ([]drawing, error) {
 	var drawn []drawing
-	for _, f := range figures(all) {
+	for _, f := range plots(all) {
 		svg, png := f.name+".svg", f.name+".png"
 		if f.plot == nil {
 			for _, name := range []string{svg, png} {
@@ -90,7 +90,7 @@ func writeFigures(dir string, all []setting) ([]drawing, error) {
 			}
 			continue
 		}
-		d := drawing{figure: f, svg: f.drawSVG()}
+		d := drawing{chart: f, svg: f.drawSVG()}
 		err := writeFile(dir, svg, func(w io.Writer) error {
 			_, err := io.WriteString(w, d.svg)
 			return err

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strconv"
 
-	"village/protocol/learn"
+	"village/protocol/figure"
 	"village/protocol/task"
 )
 
@@ -35,24 +35,24 @@ func whole(v uint64) string { return strconv.FormatUint(v, 10) }
 
 // full is a number in full, or empty where it is undefined.
 func full(v *float64) string {
-	if v = finite(v); v == nil {
+	if !figure.Finite(v) {
 		return ""
 	}
 	return strconv.FormatFloat(*v, 'g', -1, 64)
 }
 
 // cells are the figures of some metrics.
-func cells(from task.Metrics, of []metric) (row []string) {
+func cells(from task.Metrics, of []figure.Metric) (row []string) {
 	for _, m := range of {
-		row = append(row, full(m.of(from)))
+		row = append(row, full(m.Across(from)))
 	}
 	return row
 }
 
 // columns are the metrics' names after a prefix.
-func columns(prefix string, of []metric) (names []string) {
+func columns(prefix string, of []figure.Metric) (names []string) {
 	for _, m := range of {
-		names = append(names, prefix+m.column)
+		names = append(names, prefix+m.Key)
 	}
 	return names
 }
@@ -61,7 +61,7 @@ func columns(prefix string, of []metric) (names []string) {
 // it was.
 
 func writeRounds(w *csv.Writer, all []setting) error {
-	classes, numbers := ofClasses.metrics, ofNumbers.metrics
+	classes, numbers := figure.OfClasses.Metrics, figure.OfNumbers.Metrics
 	err := w.Write(slices.Concat(
 		[]string{"label", "seed", "round", "virtual_seconds", "messages", "bytes_sent"},
 		columns("", classes), columns("mean_of_nodes_", classes), []string{"disagreement"},
@@ -70,7 +70,7 @@ func writeRounds(w *csv.Writer, all []setting) error {
 	for _, s := range all {
 		for _, r := range s.runs {
 			for _, p := range r.Result.Trace {
-				seconds, of := p.Virtual.Seconds(), metricsOf(p.AllRows)
+				seconds, of := p.Virtual.Seconds(), figure.MetricsOf(p.AllRows)
 				err = cmp.Or(err, w.Write(slices.Concat(
 					[]string{s.label, whole(r.Seed), whole(p.Round), full(&seconds), whole(p.Messages), whole(p.Bytes)},
 					cells(of, classes), cells(p.Mean, classes), []string{full(&p.Disagreement)},
@@ -84,35 +84,30 @@ func writeRounds(w *csv.Writer, all []setting) error {
 
 func writeNodes(w *csv.Writer, all []setting) error {
 	head := []string{"label", "seed", "nation", "name", "train_rows", "rows"}
-	for _, k := range []kind{ofClasses, ofNumbers} {
-		for _, m := range k.metrics {
-			head = append(head, "local_"+m.column, "federated_"+m.column)
+	for _, k := range []figure.Kind{figure.OfClasses, figure.OfNumbers} {
+		for _, m := range k.Metrics {
+			head = append(head, "local_"+m.Key, "federated_"+m.Key)
 		}
-		head = append(head, columns("own_", k.metrics)...)
+		head = append(head, columns("own_", k.Metrics)...)
 	}
 	err := w.Write(append(head, "gain", "gain_low", "gain_high", "own_gain"))
 	for _, s := range all {
 		for _, r := range s.runs {
 			for _, n := range nodeResults(r.Result) {
 				row := []string{s.label, whole(r.Seed), n.Nation, n.Name, whole(n.TrainRows), whole(n.TestRows)}
-				local, federated, personal := metricsOf(n.Local), metricsOf(n.Federated), metricsOf(n.Personal)
-				for _, k := range []kind{ofClasses, ofNumbers} {
-					for _, m := range k.metrics {
-						row = append(row, full(m.of(local)), full(m.of(federated)))
+				local, federated, personal := figure.MetricsOf(n.Local), figure.MetricsOf(n.Federated), figure.MetricsOf(n.Personal)
+				for _, k := range []figure.Kind{figure.OfClasses, figure.OfNumbers} {
+					for _, m := range k.Metrics {
+						row = append(row, full(m.Across(local)), full(m.Across(federated)))
 					}
-					row = append(row, cells(personal, k.metrics)...)
+					row = append(row, cells(personal, k.Metrics)...)
 				}
-				gained := func(with learn.Report) string {
-					if gain, ok := s.kind.gain(n.Local, with); ok {
-						return full(&gain)
-					}
-					return ""
-				}
+				gain, interval := s.kind.Gained(n.Pair)
 				low, high := "", ""
-				if i := proper(n.Gain.Interval); i != nil && !s.numeric() {
-					low, high = full(&i[0]), full(&i[1])
+				if interval != nil {
+					low, high = full(&interval[0]), full(&interval[1])
 				}
-				err = cmp.Or(err, w.Write(append(row, gained(n.Federated), low, high, gained(n.Personal))))
+				err = cmp.Or(err, w.Write(append(row, full(gain), low, high, full(s.kind.Gain(n.Local, n.Personal)))))
 			}
 		}
 	}
@@ -137,14 +132,14 @@ func writeSummary(w *csv.Writer, all []setting) error {
 			}
 			names, row = append(names, name, name+"_sd"), append(row, mean, sd)
 		}
-		figures := func(of []metric, which ...model) {
+		figures := func(of []figure.Metric, which ...model) {
 			for _, scope := range []struct {
 				name string
 				Compare
 			}{{"all_rows", sum.AllRows}, {"mean_of_nodes", sum.Mean}, {"worst_node", sum.Worst}} {
 				for _, model := range which {
 					for _, m := range of {
-						add(scope.name+[]string{"_local_", "_federated_", "_own_"}[model]+m.column, *m.stat(scope.models()[model]))
+						add(scope.name+[]string{"_local_", "_federated_", "_own_"}[model]+m.Key, *scope.models()[model].Of(m))
 					}
 				}
 			}
@@ -161,9 +156,9 @@ func writeSummary(w *csv.Writer, all []setting) error {
 		add("bytes_sent", sum.Bytes)
 		add("virtual_seconds", sum.VirtualSeconds)
 		add("disagreement", sum.Disagreement)
-		figures(ofClasses.metrics, alone, federated)
-		figures(ofNumbers.metrics, alone, federated)
-		figures(metrics[:], own)
+		figures(figure.OfClasses.Metrics, alone, federated)
+		figures(figure.OfNumbers.Metrics, alone, federated)
+		figures(figure.Metrics[:], own)
 		number("nodes_own_better", sum.OwnBetter)
 		number("nodes_own_worse", sum.OwnWorse)
 		number("nodes_own_equal", sum.OwnEqual)

@@ -1,13 +1,10 @@
 package chart
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
-	"village/protocol/learn"
+	"village/protocol/figure"
 	"village/protocol/task"
 )
 
@@ -27,27 +24,16 @@ type reportGroup struct {
 	Figures [][]cell // by figure, by model
 }
 
-// groupFigures are those of a group. The last three are of two classes alone.
-var groupFigures = [...]struct {
-	name string
-	of   func(learn.GroupReport) *float64
-}{
-	{"accuracy", func(g learn.GroupReport) *float64 { return g.Accuracy }},
-	{"selection rate", func(g learn.GroupReport) *float64 { return g.Selection }},
-	{"TPR", func(g learn.GroupReport) *float64 { return g.TPR }},
-	{"FPR", func(g learn.GroupReport) *float64 { return g.FPR }},
-}
-
 // fairness is over all runs of the setting; nil where no groups were told apart.
 func (s setting) fairness() *reportFairness {
 	type samples struct {
 		name    string
 		rows    []float64
-		figures [len(groupFigures)][models][]float64
+		figures [len(figure.Rates)][models][]float64
 	}
 	f := &reportFairness{}
 	var groups []*samples
-	var parity, odds [models][]float64
+	var apart [len(figure.Differences)][models][]float64
 	hidden := 0
 	for _, r := range s.runs {
 		for m, report := range reports(r.Result.Results.AllRows) {
@@ -56,7 +42,9 @@ func (s setting) fairness() *reportFairness {
 				continue
 			}
 			f.Column, hidden = plain(of.Column), max(hidden, of.Hidden)
-			parity[m], odds[m] = appendDefined(parity[m], of.DemographicParity), appendDefined(odds[m], of.EqualisedOdds)
+			for k, d := range figure.Differences {
+				apart[k][m] = appendDefined(apart[k][m], d.Of(*of))
+			}
 			for _, g := range of.Groups {
 				i := slices.IndexFunc(groups, func(o *samples) bool { return o.name == g.Group })
 				if i < 0 {
@@ -64,8 +52,8 @@ func (s setting) fairness() *reportFairness {
 					groups = append(groups, &samples{name: g.Group})
 				}
 				groups[i].rows = append(groups[i].rows, float64(g.Rows))
-				for k, figure := range groupFigures {
-					groups[i].figures[k][m] = appendDefined(groups[i].figures[k][m], figure.of(g))
+				for k, rate := range figure.Rates {
+					groups[i].figures[k][m] = appendDefined(groups[i].figures[k][m], rate.Of(g))
 				}
 			}
 		}
@@ -75,9 +63,9 @@ func (s setting) fairness() *reportFairness {
 	}
 	n := len(s.models())
 	var shown []int // figures that are defined
-	for k, figure := range groupFigures {
+	for k, rate := range figure.Rates {
 		if slices.ContainsFunc(groups, func(g *samples) bool { return len(g.figures[k][federated]) > 0 }) {
-			f.Figures, shown = append(f.Figures, figure.name), append(shown, k)
+			f.Figures, shown = append(f.Figures, rate.Name), append(shown, k)
 		}
 	}
 	for _, g := range groups {
@@ -87,20 +75,19 @@ func (s setting) fairness() *reportFairness {
 		}
 		f.Groups = append(f.Groups, row)
 	}
-	if len(parity[federated]) > 0 {
-		f.Apart = []reportScope{
-			{"demographic parity: selection rates", [][]cell{statCells(parity, n)}},
-			{"equalised odds: TPR or FPR, the larger", [][]cell{statCells(odds, n)}},
+	if len(apart[0][federated]) > 0 {
+		for k, d := range figure.Differences {
+			f.Apart = append(f.Apart, reportScope{d.Name + ": " + d.Between, [][]cell{statCells(apart[k], n)}})
 		}
 	}
 	if hidden > 0 {
-		f.Hidden = plural(hidden, "group") + " of fewer than ten rows"
+		f.Hidden = figure.Plural(hidden, "group") + " of fewer than ten rows"
 	}
 	return f
 }
 
 func appendDefined(to []float64, v *float64) []float64 {
-	if v = finite(v); v == nil {
+	if !figure.Finite(v) {
 		return to
 	}
 	return append(to, *v)
@@ -108,7 +95,7 @@ func appendDefined(to []float64, v *float64) []float64 {
 
 func statCells(values [models][]float64, n int) (row []cell) {
 	for _, v := range values[:n] {
-		row = append(row, statOf(v).cell(Ratio))
+		row = append(row, statOf(v).cell(figure.Ratio))
 	}
 	return row
 }
@@ -143,7 +130,7 @@ func (s setting) search() *reportSearch {
 		}
 		c := t.Candidates[t.Chosen]
 		r.Others = append(r.Others, fmt.Sprintf("seed %d: %s, learning rate %s, %s, L2 %s",
-			run.Seed, candidateName(c), setByHand(c.LearningRate), plural(int(c.LocalSteps), "local step"), setByHand(c.L2)))
+			run.Seed, plain(figure.CandidateName(c)), figure.Setting(c.LearningRate), figure.Plural(c.LocalSteps, "local step"), figure.Setting(c.L2)))
 	}
 	return r
 }
@@ -153,86 +140,26 @@ func searchOf(t task.Trail) *reportSearch {
 	for _, rung := range t.Rungs {
 		r.Rungs = append(r.Rungs, fmt.Sprintf("round %d", rung.Round))
 	}
-	loss := func(rung, candidate int) *float64 {
-		if losses := t.Rungs[rung].Losses; candidate < len(losses) {
-			return finite(losses[candidate])
-		}
-		return nil
-	}
-	last := func(candidate int) int { // rung in which it was
-		at := len(t.Rungs) - 1
-		for at >= 0 && loss(at, candidate) == nil {
-			at--
-		}
-		return at
-	}
-	order := make([]int, len(t.Candidates))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		switch {
-		case a == t.Chosen:
-			return -1
-		case b == t.Chosen:
-			return 1
-		case last(a) != last(b):
-			return last(b) - last(a)
-		case last(a) < 0:
-			return 0
-		}
-		return cmp.Compare(*loss(last(a), a), *loss(last(b), b))
-	})
-	for _, i := range order {
-		c := t.Candidates[i]
+	for _, fate := range figure.Fates(t) {
+		c := t.Candidates[fate.Candidate]
 		row := reportCandidate{
-			Name: candidateName(c), Rate: setByHand(c.LearningRate), Steps: whole(c.LocalSteps), L2: setByHand(c.L2), Chosen: i == t.Chosen,
+			Name: plain(figure.CandidateName(c)), Rate: figure.Setting(c.LearningRate), Steps: whole(c.LocalSteps), L2: figure.Setting(c.L2),
+			Chosen: fate.Candidate == t.Chosen,
 		}
-		for at, rung := range t.Rungs {
-			x := cell{Value: "–"}
-			if v := loss(at, i); v != nil {
-				x.Value = Quantity(*v)
-				if slices.Contains(rung.Kept, i) {
-					x.Class = "f"
-				}
+		for at, loss := range fate.Losses {
+			x := cell{Value: figure.Show(loss, figure.Quantity)}
+			if loss != nil && slices.Contains(t.Rungs[at].Kept, fate.Candidate) {
+				x.Class = "f"
 			}
 			row.Losses = append(row.Losses, x)
 		}
-		switch at := last(i); {
+		switch {
 		case row.Chosen:
 			row.Fate = "chosen"
-		case at >= 0:
+		case fate.Rungs() > 0:
 			row.Fate = "dropped"
 		}
 		r.Candidates = append(r.Candidates, row)
 	}
 	return r
-}
-
-// candidateName says what model a candidate is, and what is special about its
-// training.
-func candidateName(c task.Candidate) string {
-	name := plain(string(c.Model))
-	var widths []string
-	for _, w := range c.Hidden {
-		widths = append(widths, strconv.Itoa(w))
-	}
-	if len(widths) > 0 {
-		name += " " + strings.Join(widths, "-")
-	}
-	if c.Optimizer != learn.SGD {
-		name += ", " + plain(string(c.Optimizer))
-	}
-	if c.Outer != learn.Plain {
-		name += ", outer " + plain(string(c.Outer)) + " " + setByHand(c.OuterRate)
-	}
-	return name
-}
-
-// setByHand writes a number such as a learning rate.
-func setByHand(v float64) string {
-	if finite(&v) == nil {
-		return "–"
-	}
-	return strconv.FormatFloat(v, 'g', 4, 64)
 }

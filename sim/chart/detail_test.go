@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"village/protocol/figure"
 	"village/protocol/learn"
 )
 
@@ -44,7 +45,7 @@ func TestNumericTargets(t *testing.T) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
-	for _, other := range []string{">accuracy<", ">ROC AUC<"} {
+	for _, other := range []string{">accuracy<", ">ROC-AUC<"} {
 		if strings.Contains(page, other) {
 			t.Errorf("the page has %q", other)
 		}
@@ -89,14 +90,6 @@ func TestNumericGain(t *testing.T) {
 	}
 	if g := s.nodes[0].gains; math.Abs(g[federated].Mean) > 1e-9 || math.Abs(g[own].Mean-125) > 1e-9 || g[own].N != 2 {
 		t.Errorf("gains are %+v", g)
-	}
-	for _, c := range []struct {
-		than, x float64
-		want    string
-	}{{100, 90, "up"}, {100, 110, "down"}, {100, 100.001, ""}} {
-		if got := ofNumbers.lead.direction(c.than, c.x); got != c.want {
-			t.Errorf("from %g to %g is %q", c.than, c.x, got)
-		}
 	}
 }
 
@@ -222,15 +215,10 @@ func TestPooledBins(t *testing.T) {
 	}
 }
 
-func TestQuantities(t *testing.T) {
-	for _, c := range []struct{ got, want string }{
-		{Quantity(0), "0.000"}, {Quantity(0.1234), "0.123"}, {Quantity(12.345), "12.35"}, {Quantity(12345.6), "12346"}, {Quantity(-3.2), "−3.200"},
-		{Quantity(1e9), "1e+09"}, {QuantityBeside(310.9)(25.314), "25.3"}, {Ratio(-11.652), "−11.652"}, {Ratio(-1e5), "−100000"},
-		{ofNumbers.signed(-107.82), "−107.8"}, {ofNumbers.signed(3), "+3.000"}, {ofNumbers.signed(0), "0.000"},
-		{ofNumbers.spread(Stat{2, 107.8, 3.267}), "3.3"}, {span("0.7", "0.8"), "0.7–0.8"}, {span("−1", "+2"), "−1 to +2"},
-	} {
-		if c.got != c.want {
-			t.Errorf("%q, want %q", c.got, c.want)
+func TestSpread(t *testing.T) {
+	for k, want := range map[bool]string{true: "3.3", false: "326.7"} {
+		if got := spread(figure.KindOf(k), Stat{2, 107.8, 3.267}); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

@@ -4,12 +4,13 @@ import (
 	"cmp"
 	"fmt"
 	"image/color"
-	"math"
 	"slices"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+
+	"village/protocol/figure"
 )
 
 // The plot of gains names nodes up to namedNodes, as long as it has no more than
@@ -31,14 +32,14 @@ type gainSeries struct {
 // whose target is of a kind: by name where all have the same, few nodes, else in
 // order. One setting has a second series, of what nodes gain with a part of
 // their own.
-func gainFigure(all []setting, k kind) figure {
-	f := figure{name: "gain-nodes", caption: "What each node gains over training alone", height: lineHeight}
-	if k.numeric() {
-		f.name = "rmse-" + f.name
+func gainFigure(all []setting, k figure.Kind) chart {
+	f := chart{name: "gain-nodes", caption: "What each node gains over training alone", height: lineHeight}
+	if k.Numeric() {
+		f.name = k.Lead.Key + "-" + f.name
 	}
 	var series []gainSeries
 	for _, s := range all {
-		if s.numeric() == k.numeric() && slices.ContainsFunc(s.nodes, func(n nodeStat) bool { return n.gains[federated].N > 0 }) {
+		if s.numeric() == k.Numeric() && slices.ContainsFunc(s.nodes, func(n nodeStat) bool { return n.gains[federated].N > 0 }) {
 			series = append(series, gainSeries{s, s.name(), federated, len(series)})
 		}
 	}
@@ -75,8 +76,8 @@ func sameNodes(all []gainSeries) bool {
 
 // scale is what a gain is multiplied with to be plotted: a share is plotted in
 // percentage points.
-func (k kind) scale() float64 {
-	if k.numeric() {
+func scale(k figure.Kind) float64 {
+	if k.Numeric() {
 		return 1
 	}
 	return 100
@@ -84,11 +85,11 @@ func (k kind) scale() float64 {
 
 // gained is the title of an axis of gains, on which it is better to be on that
 // side of 0.
-func (k kind) gained(side string) string {
-	if k.numeric() {
-		return "RMSE alone less federated (" + side + " 0 is better)"
+func gained(k figure.Kind, side string) string {
+	if k.Numeric() {
+		return k.Lead.Name + " alone less federated (" + side + " 0 is better)"
 	}
-	return "Accuracy gained (percentage points)"
+	return figure.Title(k.Lead.Name) + " gained (percentage points)"
 }
 
 // gainAxis holds 0 and all gains.
@@ -99,13 +100,7 @@ func gainAxis(title string, lo, hi float64) axis {
 		pad = 0.2
 	}
 	return linear(title, lo-pad, hi+pad, 1, func(v float64, decimals int) string {
-		if math.Abs(v) < 1e-9 {
-			return "0"
-		}
-		if v < 0 {
-			return "−" + decimal(-v, decimals)
-		}
-		return "+" + decimal(v, decimals)
+		return figure.Signed(figure.Tick(v, decimals))
 	})
 }
 
@@ -173,7 +168,7 @@ func rectangle(left, bottom, right, top vg.Length) []vg.Point {
 
 // mark is a node's gain in a series.
 func (s gainSeries) mark(n nodeStat) gainMark {
-	g, by := n.gains[s.of], s.kind.scale()
+	g, by := n.gains[s.of], scale(s.kind)
 	m := gainMark{Stat: Stat{g.N, g.Mean * by, g.SD * by}}
 	m.low, m.high = m.Mean-m.SD, m.Mean+m.SD
 	if s.of == federated && n.interval != nil {
@@ -183,7 +178,7 @@ func (s gainSeries) mark(n nodeStat) gainMark {
 }
 
 // namedGains has the nodes that gain most in the first series on top.
-func namedGains(f figure, series []gainSeries, k kind, single bool) figure {
+func namedGains(f chart, series []gainSeries, k figure.Kind, single bool) chart {
 	nodes := series[0].nodes
 	order := byGain(nodes)
 	y := axis{}
@@ -225,7 +220,7 @@ func namedGains(f figure, series []gainSeries, k kind, single bool) figure {
 		y.ticks = append(y.ticks, plot.Tick{Value: float64(len(order) - 1 - row), Label: label})
 	}
 	y.min, y.max = -0.6, float64(len(order))-0.4
-	f.plot = newPlot(gainAxis(k.gained("right of"), lo, hi), y)
+	f.plot = newPlot(gainAxis(gained(k, "right of"), lo, hi), y)
 	f.plot.Add(b)
 	height := vg.Length(12.5)
 	if len(order) <= 12 {
@@ -273,15 +268,15 @@ func byGain(nodes []nodeStat) []int {
 const drawnPoints = 1000
 
 // orderedGains has all nodes of all runs of a series as one falling curve.
-func orderedGains(f figure, series []gainSeries, k kind) figure {
+func orderedGains(f chart, series []gainSeries, k figure.Kind) chart {
 	lines := make([][]segment, series[len(series)-1].color+1) // by colour
 	lo, hi := 0.0, 0.0
 	for _, s := range series {
 		var values []float64
 		for _, r := range s.runs {
 			for _, n := range r.Result.Results.Nodes {
-				if gain, ok := k.gain(n.Local, reports(n.Pair)[s.of]); ok {
-					values = append(values, k.scale()*gain)
+				if gain := k.Gain(n.Local, reports(n.Pair)[s.of]); gain != nil {
+					values = append(values, scale(k)**gain)
 				}
 			}
 		}
@@ -314,8 +309,8 @@ func orderedGains(f figure, series []gainSeries, k kind) figure {
 		width = 1.1 // for they lie on each other
 	}
 	f.plot = newPlot(
-		linear("Nodes, those that gain most first (%)", 0, 100, 1, decimal),
-		gainAxis(k.gained("above"), lo, hi),
+		linear("Nodes, those that gain most first (%)", 0, 100, 1, figure.Tick),
+		gainAxis(gained(k, "above"), lo, hi),
 	)
 	f.plot.Add(level{y: 0, style: draw.LineStyle{Color: ink, Width: 0.8}}, curves{lines: lines, banded: make([]bool, len(lines)), width: width})
 	return f

@@ -8,6 +8,7 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 
+	"village/protocol/figure"
 	"village/protocol/learn"
 )
 
@@ -44,8 +45,8 @@ func ratesOf(all []setting) (list []rateSeries) {
 
 // rocFigure has the receiver operating characteristic: of several runs the mean
 // true positive rate at each false positive rate.
-func rocFigure(all []setting) figure {
-	f := figure{name: "roc", caption: "ROC, all test rows", height: squareHeight}
+func rocFigure(all []setting) chart {
+	f := chart{name: "roc", caption: "ROC, all test rows", height: squareHeight}
 	series := ratesOf(all)
 	lines := make([][]segment, len(series))
 	banded := make([]bool, len(series))
@@ -65,7 +66,7 @@ func rocFigure(all []setting) figure {
 		}
 		banded[i] = len(curves) > 1
 		lines[i] = []segment{rocLine(curves)}
-		f.legend = append(f.legend, rateEntry(i, s.name+", area "+statOf(areas).Format(Ratio), len(all) > 1))
+		f.legend = append(f.legend, rateEntry(i, s.name+", area "+statOf(areas).Format(figure.Ratio), len(all) > 1))
 	}
 	if len(f.legend) == 0 {
 		return f
@@ -73,7 +74,7 @@ func rocFigure(all []setting) figure {
 	if slices.Contains(banded, true) {
 		f.legend = append(f.legend, entry{text: "± standard deviation of the seeds", band: shade})
 	}
-	f.plot = newPlot(linear("False positive rate", 0, 1, 1, decimal), linear("True positive rate", 0, 1, 1, decimal))
+	f.plot = newPlot(linear("False positive rate", 0, 1, 1, figure.Tick), linear("True positive rate", 0, 1, 1, figure.Tick))
 	f.plot.Add(diagonal{}, curves{lines: lines, banded: banded, markers: len(all) > 1, width: lineWidth})
 	return f
 }
@@ -104,7 +105,7 @@ func rocLine(curves [][]learn.ROCPoint) (s segment) {
 		x := float64(i) / 100
 		var rates []float64
 		for _, c := range curves {
-			rates = append(rates, rateAt(c, x))
+			rates = append(rates, figure.TPR(c, x))
 		}
 		p := meanSD(rates)
 		s = append(s, point{x, p.y, max(0, p.low), min(1, p.high)})
@@ -112,22 +113,10 @@ func rocLine(curves [][]learn.ROCPoint) (s segment) {
 	return s
 }
 
-// rateAt is the highest true positive rate of a curve at a false positive rate.
-func rateAt(curve []learn.ROCPoint, fpr float64) float64 {
-	last := learn.ROCPoint{}
-	for _, p := range curve {
-		if p.FPR > fpr {
-			return last.TPR + (p.TPR-last.TPR)*(fpr-last.FPR)/(p.FPR-last.FPR)
-		}
-		last = p
-	}
-	return last.TPR
-}
-
 // calibrationFigure sets what was predicted beside what came true, the rows of
 // all runs together.
-func calibrationFigure(all []setting) figure {
-	f := figure{name: "calibration", caption: "Calibration, all test rows", height: squareHeight}
+func calibrationFigure(all []setting) chart {
+	f := chart{name: "calibration", caption: "Calibration, all test rows", height: squareHeight}
 	series := ratesOf(all)
 	lines := make([][]segment, len(series))
 	dots := bubbles{rows: make([][]float64, len(series)), lines: lines}
@@ -148,13 +137,13 @@ func calibrationFigure(all []setting) figure {
 			dots.rows[i] = append(dots.rows[i], float64(b.Rows))
 		}
 		lines[i] = []segment{line}
-		f.legend = append(f.legend, rateEntry(i, s.name+", error "+statOf(errors).Format(Ratio), true))
+		f.legend = append(f.legend, rateEntry(i, s.name+", error "+statOf(errors).Format(figure.Ratio), true))
 	}
 	if len(f.legend) == 0 {
 		return f
 	}
 	f.legend = append(f.legend, entry{text: "the larger a mark, the more rows it stands for"})
-	f.plot = newPlot(linear("Mean predicted probability, by tenths", 0, 1, 1, decimal), linear("Observed share", 0, 1, 1, decimal))
+	f.plot = newPlot(linear("Mean predicted probability, by tenths", 0, 1, 1, figure.Tick), linear("Observed share", 0, 1, 1, figure.Tick))
 	f.plot.Add(diagonal{}, curves{lines: lines, banded: make([]bool, len(lines)), width: 1.1}, dots)
 	return f
 }

@@ -6,20 +6,23 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"math"
 	"regexp"
 	"slices"
 	"strings"
+
+	"village/protocol/figure"
 )
 
 //go:embed report.html
 var page string
 
-var pageTemplate = template.Must(template.New("report").Parse(page))
+var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
+	"style": func() template.CSS { return template.CSS(figure.Style()) },
+}).Parse(page))
 
-// drawing is a figure that has been drawn.
+// drawing is a chart that has been drawn.
 type drawing struct {
-	figure
+	chart
 	svg string
 }
 
@@ -99,7 +102,7 @@ func writeReport(w io.Writer, title string, all []setting, figures []drawing, no
 	}
 	for _, s := range all {
 		if round, cut := s.cut(); cut {
-			p.Notes = append(p.Notes, fmt.Sprintf("The lines of %s end at round %s, where its shortest run has ended; rounds.csv has the rest.", s.name(), count(float64(round))))
+			p.Notes = append(p.Notes, fmt.Sprintf("The lines of %s end at round %s, where its shortest run has ended; rounds.csv has the rest.", s.name(), figure.Count(round)))
 		}
 	}
 	runs := 0
@@ -129,14 +132,14 @@ func writeReport(w io.Writer, title string, all []setting, figures []drawing, no
 			p.Replays = append(p.Replays, again)
 		}
 	}
-	for _, k := range []kind{ofClasses, ofNumbers} {
+	for _, k := range []figure.Kind{figure.OfClasses, figure.OfNumbers} {
 		if t := kindTable(all, k); len(t.Settings) > 0 {
 			p.Kinds = append(p.Kinds, t)
 		}
 	}
-	p.Lead = plural(runs, "run")
+	p.Lead = figure.Plural(runs, "run")
 	if len(all) > 1 {
-		p.Lead += " of " + plural(len(all), "setting")
+		p.Lead += " of " + figure.Plural(len(all), "setting")
 	}
 	for _, d := range figures {
 		p.Figures = append(p.Figures, reportFigure{Name: d.name, Caption: d.caption, SVG: inline(d.svg)})
@@ -156,17 +159,17 @@ func inline(svg string) template.HTML {
 func (s setting) report(scenarioFile string, mostNodes int) reportSetting {
 	sum := s.summary()
 	r := reportSetting{
-		Label: s.name(), Runs: count(float64(sum.Runs)), Rounds: sum.Rounds.Format(count), Messages: sum.Messages.Format(count),
-		Bytes: sum.Bytes.Bytes(), Time: sum.VirtualSeconds.Seconds(), Disagreement: sum.Disagreement.Format(power),
+		Label: s.name(), Runs: figure.Count(sum.Runs), Rounds: sum.Rounds.Format(figure.Count[float64]), Messages: sum.Messages.Format(figure.Count[float64]),
+		Bytes: sum.Bytes.Bytes(), Time: sum.VirtualSeconds.Seconds(), Disagreement: sum.Disagreement.Format(figure.Power),
 		Verdict: sum.Verdict(), Extremes: s.extremes(), ScenarioFile: scenarioFile, Scenario: plainLines(s.runs[0].Scenario),
 	}
 	if n := sum.Runs - sum.Done; n > 0 {
-		r.Unfinished = fmt.Sprintf("%d of %s did not come to the end", n, plural(sum.Runs, "run"))
+		r.Unfinished = fmt.Sprintf("%d of %s did not come to the end", n, figure.Plural(sum.Runs, "run"))
 	}
-	for _, m := range s.kind.metrics {
-		r.Metrics = append(r.Metrics, m.name)
+	for _, m := range s.kind.Metrics {
+		r.Metrics = append(r.Metrics, m.Name)
 	}
-	r.Models, r.Gain = s.models(), s.kind.lead.name
+	r.Models, r.Gain = s.models(), s.kind.Lead.Name
 	r.Columns = 5 + len(r.Metrics)*len(r.Models)
 	r.Fairness, r.Search = s.fairness(), s.search()
 	order := byGain(s.nodes)
@@ -174,7 +177,7 @@ func (s setting) report(scenarioFile string, mostNodes int) reportSetting {
 	for i, at := range order {
 		if len(order) > mostNodes {
 			if i == mostNodes/2 {
-				r.Nodes = append(r.Nodes, reportNode{Skipped: plural(len(order)-mostNodes/2*2, "more node")})
+				r.Nodes = append(r.Nodes, reportNode{Skipped: figure.Plural(len(order)-mostNodes/2*2, "more node")})
 			}
 			if i >= mostNodes/2 && i < len(order)-mostNodes/2 {
 				continue
@@ -187,14 +190,14 @@ func (s setting) report(scenarioFile string, mostNodes int) reportSetting {
 
 // kindTable sets alone beside federated, at the settings whose target is of a
 // kind.
-func kindTable(all []setting, k kind) (t reportKind) {
-	for _, m := range k.metrics {
-		t.Metrics = append(t.Metrics, m.name)
+func kindTable(all []setting, k figure.Kind) (t reportKind) {
+	for _, m := range k.Metrics {
+		t.Metrics = append(t.Metrics, m.Name)
 	}
 	t.Models = []string{"alone", "federated"}
 	var of []setting
 	for _, s := range all {
-		if s.numeric() != k.numeric() {
+		if s.numeric() != k.Numeric() {
 			continue
 		}
 		of = append(of, s)
@@ -220,10 +223,9 @@ func kindTable(all []setting, k kind) (t reportKind) {
 			cells := figureCells(k, figures, len(t.Models))
 			if i == 0 && len(s.runs) == 1 {
 				for m, report := range reports(s.runs[0].Result.Results.AllRows) {
-					for j, metric := range k.metrics {
-						if i := intervalOf(metric, report); i != nil && m < len(t.Models) {
-							number := metric.beside(*metric.of(metricsOf(report)))
-							cells[j][m].Small = span(number(i[0]), number(i[1]))
+					for j, metric := range k.Metrics {
+						if m < len(t.Models) {
+							cells[j][m].Small = metric.ShowInterval(report)
 						}
 					}
 				}
@@ -236,14 +238,14 @@ func kindTable(all []setting, k kind) (t reportKind) {
 }
 
 // figureCells are the figures by metric and by model, of the first models.
-func figureCells(k kind, figures [models]MetricStats, n int) (list [][]cell) {
-	for _, m := range k.metrics {
+func figureCells(k figure.Kind, figures [models]MetricStats, n int) (list [][]cell) {
+	for _, m := range k.Metrics {
 		var row []cell
 		for i := range n {
-			than, s := m.stat(&figures[alone]), m.stat(&figures[i])
-			c := s.cell(m.beside(s.Mean))
+			than, s := figures[alone].Of(m), figures[i].Of(m)
+			c := s.cell(m.Beside(s.Mean))
 			if than.N > 0 && s.N > 0 {
-				c.Class = m.direction(than.Mean, s.Mean)
+				c.Class = m.Direction(&than.Mean, &s.Mean)
 			}
 			row = append(row, c)
 		}
@@ -261,20 +263,18 @@ func (s Stat) cell(number func(float64) string) cell {
 	return c
 }
 
-func (n nodeStat) report(k kind, models int) reportNode {
+func (n nodeStat) report(k figure.Kind, models int) reportNode {
 	r := reportNode{
 		Nation: n.nation, Name: n.name, TrainRows: rowsCell(n.trainRows), TestRows: rowsCell(n.testRows),
-		Metrics: figureCells(k, n.figures, models), Gain: n.gains[federated].cell(k.signed),
+		Metrics: figureCells(k, n.figures, models), Gain: n.gains[federated].cell(k.Signed),
 	}
 	if n.gains[federated].N > 1 {
-		r.Gain.Small = "± " + k.spread(n.gains[federated])
+		r.Gain.Small = "± " + spread(k, n.gains[federated])
 	}
 	if i := n.interval; i != nil {
-		r.Gain.Small = span(k.signed(i[0]), k.signed(i[1]))
+		r.Gain.Small = k.SignedInterval(*i)
 	}
-	if r.Gain.Value != k.signed(0) && n.gains[federated].N > 0 {
-		r.Gain.Class = ofClasses.lead.direction(0, math.Copysign(1, n.gains[federated].Mean))
-	}
+	r.Gain.Class = figure.SignDirection(r.Gain.Value)
 	return r
 }
 
@@ -283,7 +283,7 @@ func rowsCell(s Stat) cell {
 	if s.SD == 0 {
 		s.N = min(s.N, 1)
 	}
-	return s.cell(count)
+	return s.cell(figure.Count[float64])
 }
 
 // extremes names who gains most and who loses most.
@@ -294,7 +294,7 @@ func (s setting) extremes() string {
 	}
 	best, worst := s.nodes[order[0]], s.nodes[order[len(order)-1]]
 	span := fmt.Sprintf("From the best to the worst: %s %s (%s) to %s (%s)",
-		s.kind.signed(best.gains[federated].Mean), s.kind.unit(), best.title(), s.kind.signed(worst.gains[federated].Mean), worst.title())
+		s.kind.Signed(best.gains[federated].Mean), unit(s.kind), best.title(), s.kind.Signed(worst.gains[federated].Mean), worst.title())
 	if len(s.runs) > 1 {
 		span += ", each the mean over its runs"
 	}

@@ -1,9 +1,9 @@
 package chart
 
 import (
-	"math"
 	"slices"
 
+	"village/protocol/figure"
 	"village/protocol/learn"
 	"village/protocol/record"
 	"village/protocol/task"
@@ -14,7 +14,7 @@ import (
 type setting struct {
 	label string
 	runs  []Run
-	kind  kind
+	kind  figure.Kind
 	nodes []nodeStat // over all runs, by place
 }
 
@@ -40,17 +40,17 @@ func settingsOf(runs []Run) []setting {
 }
 
 // kindOf is that of the target of runs, which is a number if any error is known.
-func kindOf(runs []Run) kind {
+func kindOf(runs []Run) figure.Kind {
 	for _, r := range runs {
 		if r.Result.Results.AllRows.Federated.RMSE != nil || slices.ContainsFunc(r.Result.Trace, func(p sim.Point) bool { return p.AllRows.RMSE != nil }) {
-			return ofNumbers
+			return figure.OfNumbers
 		}
 	}
-	return ofClasses
+	return figure.OfClasses
 }
 
 // numeric tells whether the target is a number.
-func (s setting) numeric() bool { return s.kind.numeric() }
+func (s setting) numeric() bool { return s.kind.Numeric() }
 
 // own is what each node has for itself, or "" where that is not known of any
 // model.
@@ -60,13 +60,7 @@ func (s setting) own() string {
 		if r.Result.Results.AllRows.Personal.Rows == 0 {
 			continue
 		}
-		part := "own part"
-		switch r.Result.Results.Personal {
-		case learn.Bias:
-			part = "own bias"
-		case learn.LastLayer:
-			part = "own last layer"
-		}
+		part := figure.PartName(r.Result.Results.Personal)
 		if name != "" && name != part {
 			return "own part"
 		}
@@ -162,13 +156,13 @@ func (s setting) nodeStats() []nodeStat {
 			v.train = append(v.train, float64(n.TrainRows))
 			v.test = append(v.test, float64(n.TestRows))
 			for m, report := range reports(n.Pair) {
-				v.figures[m].collect(metricsOf(report))
-				if gain, ok := s.kind.gain(n.Local, report); ok && model(m) != alone {
-					v.gains[m] = append(v.gains[m], gain)
+				v.figures[m].collect(figure.MetricsOf(report))
+				if gain := s.kind.Gain(n.Local, report); gain != nil && model(m) != alone {
+					v.gains[m] = append(v.gains[m], *gain)
 				}
 			}
-			if len(s.runs) == 1 && !s.numeric() {
-				stats[i].interval = proper(n.Gain.Interval)
+			if len(s.runs) == 1 {
+				_, stats[i].interval = s.kind.Gained(n.Pair)
 			}
 		}
 	}
@@ -179,14 +173,6 @@ func (s setting) nodeStats() []nodeStat {
 		}
 	}
 	return stats
-}
-
-// finite is v, or nil where that is no number.
-func finite(v *float64) *float64 {
-	if v == nil || math.IsNaN(*v) || math.IsInf(*v, 0) {
-		return nil
-	}
-	return v
 }
 
 // segment is a part of a line without a gap.
@@ -223,7 +209,7 @@ func (s setting) line(x func(sim.Point) float64, y func(sim.Point) *float64, spr
 		for _, t := range traces {
 			p, ok := t[round]
 			everywhere = everywhere && ok
-			if v := finite(y(p)); ok && v != nil {
+			if v := y(p); ok && figure.Finite(v) {
 				xs, ys = append(xs, x(p)), append(ys, *v)
 			}
 		}

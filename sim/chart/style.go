@@ -15,28 +15,24 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"village/protocol/figure"
 )
 
-// The colours of Okabe and Ito, which the colour-blind tell apart, ordered so
-// that the first few also differ in grey; yellow, hard to see on white, is left
-// out. On the report's page each is a variable that a dark screen brightens.
 var (
-	ink   = color.NRGBA{0x1b, 0x1b, 0x1d, 0xff}
-	muted = color.NRGBA{0x67, 0x67, 0x6d, 0xff}
-	grid  = color.NRGBA{0xe2, 0xe2, 0xe6, 0xff}
-	paper = color.NRGBA{0xff, 0xff, 0xff, 0xff}
-
-	palette = []color.NRGBA{
-		{0x00, 0x72, 0xb2, 0xff}, // blue
-		{0xd5, 0x5e, 0x00, 0xff}, // vermillion
-		{0x00, 0x9e, 0x73, 0xff}, // green
-		{0xcc, 0x79, 0xa7, 0xff}, // purple
-		{0xe6, 0x9f, 0x00, 0xff}, // orange
-		{0x56, 0xb4, 0xe9, 0xff}, // sky
-		{0x00, 0x00, 0x01, 0xff}, // black
-	}
-	loses = palette[1]
+	ink     = nrgba(figure.Ink)
+	muted   = nrgba(figure.Muted)
+	grid    = nrgba(figure.Grid)
+	paper   = nrgba(figure.Paper)
+	palette = figure.Palette[:]
+	loses   = nrgba(palette[1])
 )
+
+// nrgba is a colour as on paper; the page makes of it one that a dark screen
+// brightens.
+func nrgba(c figure.Colour) color.NRGBA {
+	return color.NRGBA{uint8(c.Light >> 16), uint8(c.Light >> 8), uint8(c.Light), 0xff}
+}
 
 // The opacities of bands and stripes.
 const (
@@ -47,17 +43,11 @@ const (
 // cssNames are the page's variables for the colours, in the notation of SVG.
 func cssNames() []string {
 	var pairs []string
-	name := func(c color.NRGBA, name string) {
+	for _, named := range append([]figure.Colour{figure.Ink, figure.Muted, figure.Grid, figure.Paper}, palette...) {
+		c := nrgba(named)
 		for _, c.A = range []uint8{0xff, bandAlpha, stripeAlpha} {
-			pairs = append(pairs, css(c), "var("+name+")")
+			pairs = append(pairs, css(c), "var(--"+named.Name+")")
 		}
-	}
-	name(ink, "--ink")
-	name(muted, "--muted")
-	name(grid, "--grid")
-	name(paper, "--paper")
-	for i, c := range palette {
-		name(c, fmt.Sprintf("--c%d", i))
 	}
 	return pairs
 }
@@ -70,7 +60,7 @@ func css(c color.Color) string {
 	return fmt.Sprintf("#%02X%02X%02X", part(r), part(g), part(b))
 }
 
-func paletteOf(i int) color.NRGBA { return palette[i%len(palette)] }
+func paletteOf(i int) color.NRGBA { return nrgba(palette[i%len(palette)]) }
 
 // Lines beyond the palette are dashed; markers tell them apart in grey.
 var dashes = [][]vg.Length{nil, {6, 2.5}, {1.5, 2}, {7, 2, 1.5, 2}}
@@ -217,8 +207,8 @@ func (g gridLines) Plot(c draw.Canvas, p *plot.Plot) {
 	}
 }
 
-// figure is one plot with its legend above it.
-type figure struct {
+// chart is one plot with its legend above it.
+type chart struct {
 	name    string // of its files, without the ending
 	caption string
 	plot    *plot.Plot // nil where there is nothing to show
@@ -249,7 +239,7 @@ type place struct {
 }
 
 // layout deals the legend out to rows.
-func (f figure) layout() (places []place, rows int) {
+func (f chart) layout() (places []place, rows int) {
 	style, x := textStyle(9.5, ink), vg.Length(0)
 	for _, e := range f.legend {
 		w := width(e.text, style) + 16
@@ -270,13 +260,13 @@ func (f figure) layout() (places []place, rows int) {
 
 func (e entry) swatched() bool { return e.line != nil || e.marker != nil || e.band != nil }
 
-// size is that of the figure.
-func (f figure) size() (w, h vg.Length) {
+// size is that of the chart.
+func (f chart) size() (w, h vg.Length) {
 	_, rows := f.layout()
 	return figureWidth, f.height + vg.Length(rows)*rowHeight + 2*margin + legendGap
 }
 
-func (f figure) draw(c draw.Canvas) {
+func (f chart) draw(c draw.Canvas) {
 	c.SetColor(paper)
 	c.Fill(c.Rectangle.Path())
 	c = draw.Crop(c, margin, -margin-4, margin, -margin)
@@ -307,7 +297,7 @@ func (f figure) draw(c draw.Canvas) {
 
 // drawSVG names, beside the font that the text was measured with, those that
 // are as wide.
-func (f figure) drawSVG() string {
+func (f chart) drawSVG() string {
 	w, h := f.size()
 	c := vgsvg.New(w, h)
 	f.draw(draw.New(c))
@@ -322,7 +312,7 @@ func (f figure) drawSVG() string {
 }
 
 // drawPNG has twice the pixels of a screen.
-func (f figure) drawPNG(to io.Writer) error {
+func (f chart) drawPNG(to io.Writer) error {
 	w, h := f.size()
 	c := vgimg.NewWith(vgimg.UseWH(w, h), vgimg.UseDPI(2*96))
 	f.draw(draw.New(c))

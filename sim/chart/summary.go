@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"village/protocol/figure"
 	"village/protocol/learn"
 	"village/protocol/task"
 )
@@ -20,12 +21,27 @@ type Stat struct {
 func (s Stat) Format(number func(float64) string) string {
 	switch s.N {
 	case 0:
-		return "–"
+		return figure.None
 	case 1:
 		return number(s.Mean)
 	}
 	return number(s.Mean) + " ± " + number(s.SD)
 }
+
+// inUnitOf writes the mean and the deviation in the unit that suits the mean.
+func (s Stat) inUnitOf(units []figure.Unit) string {
+	if s.N == 0 {
+		return figure.None
+	}
+	u := figure.UnitFor(units, s.Mean)
+	return s.Format(func(v float64) string { return figure.Digits(v / u.Size) }) + " " + u.Name
+}
+
+// Bytes writes a mean of bytes and its deviation.
+func (s Stat) Bytes() string { return s.inUnitOf(figure.ByteUnits) }
+
+// Seconds writes a mean of seconds and its deviation.
+func (s Stat) Seconds() string { return s.inUnitOf(figure.TimeUnits) }
 
 // statOf leaves out what is no finite number.
 func statOf(values []float64) Stat {
@@ -33,7 +49,7 @@ func statOf(values []float64) Stat {
 	// A power of two takes the largest to about 1, so that no square overflows.
 	exponent := math.MinInt
 	for _, v := range values {
-		if finite(&v) != nil && v != 0 {
+		if figure.Finite(&v) && v != 0 {
 			exponent = max(exponent, math.Ilogb(v))
 		}
 	}
@@ -41,7 +57,7 @@ func statOf(values []float64) Stat {
 		exponent = 0
 	}
 	for _, v := range values {
-		if finite(&v) == nil {
+		if !figure.Finite(&v) {
 			continue
 		}
 		// Welford's way: the squares of large numbers do not swallow the rest.
@@ -117,12 +133,7 @@ func (s Summary) Numeric() bool {
 }
 
 // kind is that of the target.
-func (s Summary) kind() kind {
-	if s.Numeric() {
-		return ofNumbers
-	}
-	return ofClasses
-}
+func (s Summary) kind() figure.Kind { return figure.KindOf(s.Numeric()) }
 
 // Summarise sums up runs by label, in the order in which the labels came.
 func Summarise(runs []Run) []Summary {
@@ -154,7 +165,7 @@ func (s setting) summary() Summary {
 		}
 		rounds = append(rounds, float64(res.Results.Rounds))
 		for m, report := range reports(res.Results.AllRows) {
-			figures[0][m].collect(metricsOf(report))
+			figures[0][m].collect(figure.MetricsOf(report))
 		}
 		for i, p := range []task.MeanPair{res.Results.Mean, res.Results.Worst} {
 			for m, v := range means(p) {
@@ -177,13 +188,13 @@ func (s setting) summary() Summary {
 }
 
 // tell counts a node by whether a model does better than the node alone.
-func tell(k kind, local, with learn.Report, better, worse, equal, unknown *int) {
-	switch gain, ok := k.gain(local, with); {
-	case !ok:
+func tell(k figure.Kind, local, with learn.Report, better, worse, equal, unknown *int) {
+	switch gain := k.Gain(local, with); {
+	case gain == nil:
 		*unknown++
-	case gain > 0:
+	case *gain > 0:
 		*better++
-	case gain < 0:
+	case *gain < 0:
 		*worse++
 	default:
 		*equal++
@@ -196,13 +207,13 @@ func (s Summary) Verdict() string {
 	if n == 0 {
 		return "Whether any node gains is unknown, for none has a result of its own."
 	}
-	of := "Of " + plural(n, "node")
+	of := "Of " + figure.Plural(n, "node")
 	if s.Runs > 1 {
 		of += fmt.Sprintf(" in %d runs", s.Runs)
 	}
 	end := "."
 	if s.Unknown > 0 {
-		end = fmt.Sprintf("; of %s more it is unknown.", count(float64(s.Unknown)))
+		end = fmt.Sprintf("; of %s more it is unknown.", figure.Count(s.Unknown))
 	}
 	do := func(some, of int) string {
 		switch {
@@ -213,20 +224,13 @@ func (s Summary) Verdict() string {
 		case some == of:
 			return "all do"
 		}
-		return count(float64(some)) + " do"
+		return figure.Count(some) + " do"
 	}
 	sentence := fmt.Sprintf("%s, %s better with the federation's model than alone, %s worse, and %s the same, by %s on the node's own test rows%s",
-		of, do(s.Better, n), do(s.Worse, n), do(s.Equal, n), s.kind().lead.name, end)
+		of, do(s.Better, n), do(s.Worse, n), do(s.Equal, n), s.kind().Lead.Name, end)
 	if n := s.OwnBetter + s.OwnWorse + s.OwnEqual; n > 0 {
 		sentence += fmt.Sprintf(" With a part of its own in that model, %s better than alone, %s worse, and %s the same.",
 			do(s.OwnBetter, n), do(s.OwnWorse, n), do(s.OwnEqual, n))
 	}
 	return sentence
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return count(float64(n)) + " " + what + "s"
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"village/protocol/dataset"
+	"village/protocol/figure"
 	"village/protocol/task"
 	"village/sim"
 	"village/sim/chart"
@@ -218,9 +219,9 @@ func (r Result) Facts() [][]string {
 		{"rounds", strconv.FormatUint(one.Rounds, 10)},
 		{"seed", strconv.FormatUint(one.Seed, 10)},
 		{clock, fmt.Sprintf("%.1f s", one.VirtualSeconds)},
-		{"real time", fmt.Sprintf("%.2f s, %.2f s of all cores, at most %s of memory", one.WallSeconds, one.CPUSeconds, size(float64(one.PeakRSSBytes)))},
-		{"sent", fmt.Sprintf("%d messages, %s", one.Messages, size(float64(one.BytesSent)))},
-		{"disagreement", fmt.Sprintf("%.3g", one.Disagreement)},
+		{"real time", fmt.Sprintf("%.2f s, %.2f s of all cores, at most %s of memory", one.WallSeconds, one.CPUSeconds, figure.Bytes(one.PeakRSSBytes))},
+		{"sent", fmt.Sprintf("%d messages, %s", one.Messages, figure.Bytes(one.BytesSent))},
+		{"disagreement", figure.Power(one.Disagreement)},
 		{"digest", one.Digest},
 	}
 }
@@ -246,49 +247,29 @@ func (r Result) Tables() (tables []Table) {
 	case most > 1:
 		of = fmt.Sprintf("; mean ± standard deviation of %d runs", most)
 	}
-	shares := func(float64) func(float64) string { return chart.Ratio }
-	for _, k := range []struct {
-		numeric      bool
-		lead, second string
-		beside       func(mean float64) func(float64) string
-		of           func(chart.MetricStats) chart.Stat
-		then         func(chart.MetricStats) chart.Stat
-	}{
-		{false, "accuracy", "ROC-AUC", shares, func(m chart.MetricStats) chart.Stat { return m.Accuracy }, func(m chart.MetricStats) chart.Stat { return m.ROCAUC }},
-		{true, "RMSE", "R²", chart.QuantityBeside, func(m chart.MetricStats) chart.Stat { return m.RMSE }, func(m chart.MetricStats) chart.Stat { return m.R2 }},
-	} {
-		rows := [][]string{{"SETTING", "LOCAL ONLY", "FEDERATED", "OWN PART", "WORST NODE", k.second}}
+	for _, k := range []figure.Kind{figure.OfClasses, figure.OfNumbers} {
+		rows := [][]string{{"SETTING", "LOCAL ONLY", "FEDERATED", "OWN PART", "WORST NODE", k.Second.Name}}
 		for _, s := range r.Settings {
-			if s.Numeric() != k.numeric {
+			if s.Numeric() != k.Numeric() {
 				continue
 			}
 			row := []string{s.Label}
 			for _, m := range []chart.MetricStats{s.AllRows.Local, s.AllRows.Federated, s.AllRows.Personal, s.Worst.Federated} {
-				row = append(row, k.of(m).Format(k.beside(k.of(m).Mean)))
+				lead := m.Of(k.Lead)
+				row = append(row, lead.Format(k.Lead.Beside(lead.Mean)))
 			}
-			rows = append(rows, append(row, k.then(s.AllRows.Federated).Format(chart.Ratio)))
+			rows = append(rows, append(row, s.AllRows.Federated.Of(k.Second).Format(k.Second.Format)))
 		}
 		if len(rows) > 1 {
-			tables = append(tables, Table{k.lead + " on all test rows, and at the worst node federated" + of, rows})
+			tables = append(tables, Table{k.Lead.Name + " on all test rows, and at the worst node federated" + of, rows})
 		}
 	}
 	taken := [][]string{{"SETTING", "DISAGREEMENT", "MESSAGES", "SENT", "VIRTUAL TIME"}}
 	for _, s := range r.Settings {
 		taken = append(taken, []string{
-			s.Label, s.Disagreement.Format(func(x float64) string { return fmt.Sprintf("%.2g", x) }),
+			s.Label, s.Disagreement.Format(figure.Power),
 			s.Messages.Format(func(x float64) string { return fmt.Sprintf("%.0f", x) }), s.Bytes.Bytes(), s.VirtualSeconds.Seconds(),
 		})
 	}
 	return append(tables, Table{"how far the nodes are apart in the end, and what all of them sent", taken})
-}
-
-// size writes bytes for people.
-func size(bytes float64) string {
-	for _, unit := range []string{"B", "kB", "MB", "GB"} {
-		if bytes < 999.5 {
-			return fmt.Sprintf("%.3g %s", bytes, unit)
-		}
-		bytes /= 1000
-	}
-	return fmt.Sprintf("%.3g TB", bytes)
 }

@@ -199,14 +199,6 @@ func TestTablesByKind(t *testing.T) {
 	}
 }
 
-func TestSize(t *testing.T) {
-	for bytes, want := range map[float64]string{0: "0 B", 999: "999 B", 999.7: "1 kB", 12_345: "12.3 kB", 5.5e9: "5.5 GB", 7e12: "7 TB"} {
-		if got := size(bytes); got != want {
-			t.Errorf("%g is %s, not %s", bytes, got, want)
-		}
-	}
-}
-
 // A setting is called what tells it from the others.
 func TestLabels(t *testing.T) {
 	one := scenario.Scenario{Data: "/home/me/rows.csv"}

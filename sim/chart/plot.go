@@ -12,24 +12,25 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 
+	"village/protocol/figure"
 	"village/sim"
 )
 
-// figures are all that there can be, those without anything to show as well.
-func figures(all []setting) []figure {
+// plots are all that there can be, those without anything to show as well.
+func plots(all []setting) []chart {
 	round := func(p sim.Point) float64 { return float64(p.Round) }
 	bytes := func(p sim.Point) float64 { return float64(p.Bytes) }
 	seconds := func(p sim.Point) float64 { return p.Virtual.Seconds() }
-	var list []figure
-	for _, k := range []kind{ofClasses, ofNumbers} {
+	var list []chart
+	for _, k := range []figure.Kind{figure.OfClasses, figure.OfNumbers} {
 		list = append(list,
-			metricFigure("rounds", "rounds", all, inRounds, round, k.lead),
-			metricFigure("rounds", "rounds", all, inRounds, round, k.second),
-			metricFigure("bytes", "bytes sent", all, inBytes, bytes, k.lead),
-			metricFigure("time", "virtual time", all, inTime, seconds, k.lead),
+			metricFigure("rounds", "rounds", all, inRounds, round, k.Lead),
+			metricFigure("rounds", "rounds", all, inRounds, round, k.Second),
+			metricFigure("bytes", "bytes sent", all, inBytes, bytes, k.Lead),
+			metricFigure("time", "virtual time", all, inTime, seconds, k.Lead),
 		)
 	}
-	return append(list, disagreementFigure(all, round), gainFigure(all, ofClasses), gainFigure(all, ofNumbers), rocFigure(all), calibrationFigure(all))
+	return append(list, disagreementFigure(all, round), gainFigure(all, figure.OfClasses), gainFigure(all, figure.OfNumbers), rocFigure(all), calibrationFigure(all))
 }
 
 const (
@@ -186,11 +187,11 @@ var shade = color.NRGBA{muted.R, muted.G, muted.B, bandAlpha}
 
 // metricFigure follows a metric, beside what nodes reach alone and, where there
 // is one setting, what they reach in the end with a part of their own.
-func metricFigure(against, words string, all []setting, q quantity, x func(sim.Point) float64, m metric) figure {
-	f := figure{name: m.file + "-" + against, caption: title(m.name) + " against " + words, height: lineHeight}
+func metricFigure(against, words string, all []setting, q quantity, x func(sim.Point) float64, m figure.Metric) chart {
+	f := chart{name: strings.TrimPrefix(m.Key, "roc_") + "-" + against, caption: figure.Title(m.Name) + " against " + words, height: lineHeight}
 	lines := make([][]segment, len(all))
 	for i, s := range all {
-		lines[i] = s.line(x, func(p sim.Point) *float64 { return m.of(metricsOf(p.AllRows)) }, meanSD)
+		lines[i] = s.line(x, func(p sim.Point) *float64 { return m.Of(p.AllRows) }, meanSD)
 	}
 	levels := baseline(all, lines, m, alone, "each node alone", []vg.Length{4, 3})
 	if len(all) == 1 && all[0].own() != "" {
@@ -198,8 +199,8 @@ func metricFigure(against, words string, all []setting, q quantity, x func(sim.P
 	}
 	lo, hi, beyond := math.Inf(1), math.Inf(-1), false
 	within := func(v *float64) {
-		beyond = beyond || *v < m.least
-		*v = min(m.most, max(m.least, *v))
+		beyond = beyond || *v < m.Least
+		*v = min(m.Most, max(m.Least, *v))
 		lo, hi = min(lo, *v), max(hi, *v)
 	}
 	for i := range lines {
@@ -228,21 +229,21 @@ func metricFigure(against, words string, all []setting, q quantity, x func(sim.P
 		}
 	}
 	f.legend = append(f.legend, note...)
-	yTitle := title(m.name) + ", all test rows"
-	if m.lower {
+	yTitle := figure.Title(m.Name) + ", all test rows"
+	if m.Lower {
 		yTitle += " (lower is better)"
 	}
 	var yAxis axis
 	switch {
-	case m.most == 1 && m.least == 0:
+	case m.Most == 1 && m.Least == 0:
 		yAxis = share(yTitle, lo, hi)
-	case m.lower && hi > farApart*lo:
+	case m.Lower && hi > farApart*lo:
 		yAxis = logarithmic(yTitle, lines, levels)
 	default:
-		yAxis = around(yTitle, lo, hi, m.least, m.most)
+		yAxis = around(yTitle, lo, hi, m.Least, m.Most)
 	}
-	if beyond && m.least < 0 {
-		f.legend = append(f.legend, entry{text: fmt.Sprintf("what is below %s is drawn there", count(m.least))})
+	if beyond && m.Least < 0 {
+		f.legend = append(f.legend, entry{text: fmt.Sprintf("what is below %s is drawn there", figure.Count(m.Least))})
 	}
 	f.plot = newPlot(xAxis, yAxis)
 	for _, l := range levels {
@@ -292,22 +293,14 @@ func logarithmic(title string, lines [][]segment, levels []level) axis {
 	return a
 }
 
-// title begins an axis or a caption with a capital letter.
-func title(name string) string {
-	if name == "ROC AUC" {
-		return "Area under the ROC curve"
-	}
-	return strings.ToUpper(name[:1]) + name[1:]
-}
-
 // baseline is what a model reaches in the end, such as nodes alone: one line where
 // it is the same for all settings, else one for each, as long as that does not
 // fill the plot. The first line has the text for the legend.
-func baseline(all []setting, lines [][]segment, m metric, of model, text string, dashes []vg.Length) (levels []level) {
+func baseline(all []setting, lines [][]segment, m figure.Metric, of model, text string, dashes []vg.Length) (levels []level) {
 	lo, hi := math.Inf(1), math.Inf(-1)
 	for i, s := range all {
 		rows := s.summary().AllRows
-		if v := m.stat(rows.models()[of]); len(lines[i]) > 0 && v.N > 0 {
+		if v := rows.models()[of].Of(m); len(lines[i]) > 0 && v.N > 0 {
 			levels = append(levels, level{y: v.Mean, style: draw.LineStyle{Color: paletteOf(i), Width: 1.1, Dashes: dashes}})
 			lo, hi = min(lo, v.Mean), max(hi, v.Mean)
 		}
@@ -328,8 +321,8 @@ func baseline(all []setting, lines [][]segment, m metric, of model, text string,
 
 // disagreementFigure has a line of its own for exact agreement, which a
 // logarithmic axis cannot show.
-func disagreementFigure(all []setting, x func(sim.Point) float64) figure {
-	f := figure{name: "disagreement-rounds", caption: "Disagreement between the nodes against rounds", height: lineHeight}
+func disagreementFigure(all []setting, x func(sim.Point) float64) chart {
+	f := chart{name: "disagreement-rounds", caption: "Disagreement between the nodes against rounds", height: lineHeight}
 	lines := make([][]segment, len(all))
 	lo, hi, zeros := math.Inf(1), math.Inf(-1), false
 	some := false
