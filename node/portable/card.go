@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"village/node/api"
+	"village/protocol/figure"
 	"village/protocol/learn"
 	"village/protocol/record"
 	"village/protocol/task"
@@ -59,8 +60,8 @@ type card struct {
 
 func (c *card) printf(format string, args ...any) { fmt.Fprintf(&c.b, format, args...) }
 
-// numeric tells whether the target is.
-func (c *card) numeric() bool { return len(c.m.Encoding.Classes) == 0 }
+// kind is that of the target.
+func (c *card) kind() figure.Kind { return figure.KindOf(len(c.m.Encoding.Classes) == 0) }
 
 // frontMatter is what model hubs read.
 type frontMatter struct {
@@ -96,32 +97,9 @@ type indexMetric struct {
 	Name  string  `yaml:"name"`
 }
 
-// figure is a headline metric.
-type figure struct {
-	id, name string
-	of       func(learn.Report) *float64
-	interval func(learn.Intervals) *learn.Interval
-	mean     func(task.Metrics) *float64
-}
-
-func (c *card) figures() []figure {
-	if c.numeric() {
-		return []figure{
-			{"mae", "Mean absolute error", func(r learn.Report) *float64 { return r.MAE }, func(i learn.Intervals) *learn.Interval { return i.MAE }, func(m task.Metrics) *float64 { return m.MAE }},
-			{"rmse", "Root mean squared error", func(r learn.Report) *float64 { return r.RMSE }, func(i learn.Intervals) *learn.Interval { return i.RMSE }, func(m task.Metrics) *float64 { return m.RMSE }},
-			{"r2", "R²", func(r learn.Report) *float64 { return r.R2 }, func(i learn.Intervals) *learn.Interval { return i.R2 }, func(m task.Metrics) *float64 { return m.R2 }},
-		}
-	}
-	return []figure{
-		{"accuracy", "Accuracy", func(r learn.Report) *float64 { return r.Accuracy }, func(i learn.Intervals) *learn.Interval { return i.Accuracy }, func(m task.Metrics) *float64 { return m.Accuracy }},
-		{"f1", "F1", func(r learn.Report) *float64 { return r.F1 }, func(i learn.Intervals) *learn.Interval { return i.F1 }, func(m task.Metrics) *float64 { return m.F1 }},
-		{"roc_auc", "ROC-AUC", func(r learn.Report) *float64 { return r.ROCAUC }, func(i learn.Intervals) *learn.Interval { return i.ROCAUC }, func(m task.Metrics) *float64 { return m.ROCAUC }},
-	}
-}
-
 func (c *card) front() frontMatter {
 	kind, title := "tabular-classification", "Tabular Classification"
-	if c.numeric() {
+	if c.kind().Numeric() {
 		kind, title = "tabular-regression", "Tabular Regression"
 	}
 	f := frontMatter{
@@ -139,15 +117,15 @@ func (c *card) front() frontMatter {
 	}
 	result := indexResult{
 		Task:    indexNamed{kind, title},
-		Dataset: indexNamed{"village", "test rows of " + many(len(c.r.Nodes), "node")},
+		Dataset: indexNamed{"village", "test rows of " + figure.Plural(len(c.r.Nodes), "node")},
 	}
 	if len(f.Datasets) == 1 {
 		result.Dataset = indexNamed{f.Datasets[0], plain(c.o.Datasets[0].Name)}
 	}
-	for _, figure := range c.figures() {
-		f.Metrics = append(f.Metrics, figure.id)
-		if v := figure.of(c.r.AllRows.Federated); v != nil {
-			result.Metrics = append(result.Metrics, indexMetric{figure.id, *v, figure.name})
+	for _, m := range c.kind().Metrics {
+		f.Metrics = append(f.Metrics, m.Key)
+		if v := m.Of(c.r.AllRows.Federated); v != nil {
+			result.Metrics = append(result.Metrics, indexMetric{m.Key, *v, m.Long})
 		}
 	}
 	if len(result.Metrics) > 0 {
@@ -194,7 +172,7 @@ func slug(s string) string {
 
 func (c *card) head() {
 	c.printf("# Model %s\n\n", prose(c.m.Name))
-	if c.numeric() {
+	if c.kind().Numeric() {
 		c.printf("It predicts the number %s from the raw columns below.\n", prose(c.m.Encoding.Target))
 	} else {
 		c.printf("It predicts %s, one of %d classes, from the raw columns below.\n", prose(c.m.Encoding.Target), len(c.m.Encoding.Classes))
@@ -209,7 +187,7 @@ func (c *card) head() {
 func (c *card) columns() {
 	const most = 100
 	c.printf("\n## Columns\n\n")
-	if !c.numeric() {
+	if !c.kind().Numeric() {
 		g := grid{head: []string{"target", "classes", "positive class"}}
 		g.add(cell(c.m.Encoding.Target), cells(c.m.Encoding.Classes), cell(c.m.Encoding.Positive))
 		c.printf("%s\n", &g)
@@ -229,14 +207,6 @@ func (c *card) columns() {
 	c.printf("\nA recipe is a column and the steps by which its cells become numbers. Without steps a number is taken as it is, " +
 		"levels but the first are 0/1 columns, and a missing cell leaves out its row. " +
 		"Recipes and scaling are part of the model: whoever predicts gives raw cells.\n")
-}
-
-// many is a number of things.
-func many(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func short(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
@@ -259,7 +229,7 @@ func (c *card) training() {
 		d := datasets[n.PeerID]
 		g.add(cell(n.Nation), cell(cmp.Or(n.Name, n.PeerID.String())), strconv.FormatUint(n.TrainRows, 10), cell(d.Name), cell(d.Licence), why+prose(n.Why))
 	}
-	c.printf("%d training rows of %s.\n\n%s", rows, many(len(nations), "nation"), &g)
+	c.printf("%d training rows of %s.\n\n%s", rows, figure.Plural(len(nations), "nation"), &g)
 
 	t := c.o.Task
 	chosen := 0
@@ -310,26 +280,16 @@ func (c *card) results() {
 		c.printf(" (%s)", c.r.Personal)
 	}
 	c.printf(". In parentheses is the 95 %% bootstrap interval.\n")
-	for _, f := range c.figures() {
-		g := grid{head: []string{f.name, "test rows", "local", "federated", "personal"}}
+	for _, m := range c.kind().Metrics {
+		g := grid{head: []string{m.Long, "test rows", "local", "federated", "personal"}}
 		of := func(r learn.Report) string {
-			if f.of(r) == nil {
-				return ""
-			}
-			s := digits(*f.of(r))
-			if r.Intervals != nil {
-				if i := f.interval(*r.Intervals); i != nil {
-					s += fmt.Sprintf(" (%s to %s)", digits(i[0]), digits(i[1]))
-				}
+			s := value(m.Of(r), m.Format)
+			if i := m.Interval(r); i != nil {
+				s += fmt.Sprintf(" (%s to %s)", m.Format(i[0]), m.Format(i[1]))
 			}
 			return s
 		}
-		mean := func(m task.Metrics) string {
-			if f.mean(m) == nil {
-				return ""
-			}
-			return digits(*f.mean(m))
-		}
+		mean := func(f task.Metrics) string { return value(m.Across(f), m.Format) }
 		pair := func(name string, p task.Pair) {
 			g.add(name, strconv.FormatUint(p.Federated.Rows, 10), of(p.Local), of(p.Federated), of(p.Personal))
 		}
@@ -341,24 +301,25 @@ func (c *card) results() {
 		}
 		c.printf("\n%s", &g)
 	}
-	if gain := c.r.AllRows.Gain; gain.Rows > 0 && !c.numeric() {
+	if gain := c.r.AllRows.Gain; gain.Rows > 0 && !c.kind().Numeric() {
 		c.printf("\nOf %d test rows only this model gets %d right, and only the local ones %d", gain.Rows, gain.Better, gain.Worse)
 		if gain.Accuracy != nil {
-			c.printf(": accuracy %+.3f", *gain.Accuracy)
+			lead := c.kind().Lead
+			c.printf(": %s %s", lead.Name, lead.Signed(*gain.Accuracy))
 			if i := gain.Interval; i != nil {
-				c.printf(" (%+.3f to %+.3f)", i[0], i[1])
+				c.printf(" (%s)", figure.Span(lead.Signed(i[0]), lead.Signed(i[1])))
 			}
 		}
 		c.printf(".\n")
 	}
 }
 
-// digits writes a figure with what of it is worth reading.
-func digits(x float64) string {
-	if x > -1 && x < 10 {
-		return strconv.FormatFloat(x, 'f', 3, 64)
+// value writes a figure, nothing where it is undefined.
+func value(x *float64, format func(float64) string) string {
+	if !figure.Finite(x) {
+		return ""
 	}
-	return strconv.FormatFloat(x, 'g', 4, 64)
+	return format(*x)
 }
 
 func (c *card) calibration() {
@@ -366,11 +327,11 @@ func (c *card) calibration() {
 	if r.CalibrationError == nil {
 		return
 	}
-	c.printf("\n## Calibration\n\nOver all test rows the predicted probability of the positive class is %s from the observed share, on average.\n\n", digits(*r.CalibrationError))
+	c.printf("\n## Calibration\n\nOver all test rows the predicted probability of the positive class is %s from the observed share, on average.\n\n", figure.Ratio(*r.CalibrationError))
 	g := grid{head: []string{"predicted", "test rows", "mean predicted", "observed"}}
 	for _, bin := range r.Calibration {
 		if bin.Rows > 0 {
-			g.add(fmt.Sprintf("%.1f to %.1f", bin.From, bin.To), strconv.FormatUint(bin.Rows, 10), digits(bin.Predicted), digits(bin.Observed))
+			g.add(fmt.Sprintf("%.1f to %.1f", bin.From, bin.To), strconv.FormatUint(bin.Rows, 10), figure.Ratio(bin.Predicted), figure.Ratio(bin.Observed))
 		}
 	}
 	c.printf("%s", &g)
@@ -382,25 +343,25 @@ func (c *card) groups() {
 		return
 	}
 	c.printf("\n## Groups of %s\n\n", prose(f.Column))
-	value := func(x *float64) string {
-		if x == nil {
-			return ""
-		}
-		return digits(*x)
+	g := grid{head: []string{"group", "test rows"}}
+	for _, rate := range figure.Rates {
+		g.head = append(g.head, rate.Long)
 	}
-	g := grid{head: []string{"group", "test rows", "accuracy", "selection rate", "true positive rate", "false positive rate"}}
 	for _, group := range f.Groups {
-		g.add(cell(group.Group), strconv.FormatUint(group.Rows, 10), value(group.Accuracy), value(group.Selection), value(group.TPR), value(group.FPR))
+		row := []string{cell(group.Group), strconv.FormatUint(group.Rows, 10)}
+		for _, rate := range figure.Rates {
+			row = append(row, value(rate.Of(group), figure.Ratio))
+		}
+		g.add(row...)
 	}
 	c.printf("%s", &g)
 	if f.Hidden > 0 {
 		c.printf("\nGroups of fewer than ten rows are hidden: %d.\n", f.Hidden)
 	}
-	if f.DemographicParity != nil {
-		c.printf("\nDemographic parity difference: %s.\n", digits(*f.DemographicParity))
-	}
-	if f.EqualisedOdds != nil {
-		c.printf("\nEqualised odds difference: %s.\n", digits(*f.EqualisedOdds))
+	for _, d := range figure.Differences {
+		if x := d.Of(*f); x != nil {
+			c.printf("\n%s difference: %s.\n", figure.Title(d.Name), figure.Ratio(*x))
+		}
 	}
 }
 
@@ -408,10 +369,10 @@ func (c *card) limits() {
 	c.printf("\n## Limits\n\n")
 	c.printf("- The figures above are for the populations of the nodes named. Of any other the model knows nothing.\n")
 	if n := len(c.r.Missing); n > 0 {
-		c.printf("- Without an evaluation: %s of the model.\n", many(n, "node"))
+		c.printf("- Without an evaluation: %s of the model.\n", figure.Plural(n, "node"))
 	}
 	if below := c.below(); len(below) > 0 {
-		c.printf("- The node's own model does better on its test rows at %d of %s: %s.\n", len(below), many(len(c.r.Nodes), "node"), strings.Join(below, ", "))
+		c.printf("- The node's own model does better on its test rows at %d of %s: %s.\n", len(below), figure.Plural(len(c.r.Nodes), "node"), strings.Join(below, ", "))
 	}
 	if c.r.AllRows.Federated.Fairness == nil {
 		c.printf("- Groups of people have not been told apart: whether the model treats them alike is not known.\n")
@@ -428,11 +389,7 @@ func (c *card) limits() {
 // one.
 func (c *card) below() (names []string) {
 	for _, n := range c.r.Nodes {
-		federated, local := n.Federated.Accuracy, n.Local.Accuracy
-		if c.numeric() {
-			federated, local = n.Local.RMSE, n.Federated.RMSE // the smaller is the better
-		}
-		if federated != nil && local != nil && *federated < *local {
+		if gain := c.kind().Gain(n.Local, n.Federated); gain != nil && *gain < 0 {
 			names = append(names, prose(n.Nation)+" "+prose(cmp.Or(n.Name, n.PeerID.String())))
 		}
 	}
@@ -461,7 +418,7 @@ func (c *card) use() {
 	c.printf("\n## Use\n\nA node that holds the model checks every signature, recomputes it, and predicts the rows of a file:\n\n")
 	c.printf("```sh\nvillage model verify %s\nvillage model predict %s --in rows.csv\n```\n\n", c.r.CID, c.r.CID)
 	outputs := `["label", "probabilities"]`
-	if c.numeric() {
+	if c.kind().Numeric() {
 		outputs = `["prediction"]`
 	}
 	c.printf("Without Village, from the ONNX file, which takes raw columns too (it agrees to five decimals):\n\n"+

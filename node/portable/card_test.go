@@ -214,7 +214,7 @@ func TestCardOfANumber(t *testing.T) {
 	}
 	for _, want := range []string{
 		"predicts the number target", "hidden layers of 32 16 rectified linear units", "each node's own part, zero in this model: last-layer",
-		"| **all rows** | 10 | 12.25 |", "1235", "-0.500", "does better on its test rows at 1 of 2 nodes: HUN Budapest.", "not known yet", `["prediction"]`,
+		"| **all rows** | 10 | 12.25 |", "1235", "−0.500", "does better on its test rows at 1 of 2 nodes: HUN Budapest.", "not known yet", `["prediction"]`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the card does not say %q", want)
