@@ -362,7 +362,7 @@ func (p *page) gainFigure(nodes []api.NodeReport, x figure.Scale) plot {
 		y := top + (float64(i)+.5)*rowHeight
 		d.Group(p.explain(n))
 		d.Rect("row", 0, y-rowHeight/2, plotWidth, rowHeight)
-		d.Text("label", "end", nameWidth, y+4, figure.Fitted(nodeName(n.Nation, n.Name, n.PeerID.String()), nameWidth-4))
+		d.Text("label", "end", nameWidth, y+4, figure.Fitted(table.NodeName(n.Nation, n.Name, n.PeerID.String()), nameWidth-4))
 		marks := p.marks(n)
 		for _, k := range marks {
 			if k.interval != nil {
@@ -388,7 +388,7 @@ func (p *page) gainFigure(nodes []api.NodeReport, x figure.Scale) plot {
 
 // explain says of a node what the plot shows.
 func (p *page) explain(n api.NodeReport) string {
-	names, s := p.names(), nodeName(n.Nation, n.Name, n.PeerID.String())
+	names, s := p.names(), table.NodeName(n.Nation, n.Name, n.PeerID.String())
 	show, unit := p.kind.Lead.Format, ""
 	if !p.kind.Numeric() {
 		show, unit = func(x float64) string { return figure.Points(x / 100) }, " points"

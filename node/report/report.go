@@ -166,14 +166,14 @@ type parentRow struct {
 
 func newPage(r api.Report) *page {
 	p := &page{report: r, kind: table.Kind(r), CID: cid(r.CID), Report: cid(r.Report), Task: cid(r.Task)}
-	p.Title = or(r.Name) + ": " + or(r.Target)
-	p.Lead = "Predicts " + or(r.Target)
+	p.Title = table.Or(r.Name) + ": " + table.Or(r.Target)
+	p.Lead = "Predicts " + table.Or(r.Target)
 	if p.kind.Numeric() {
 		p.Lead += ", a number"
 	} else {
 		var labels []string
 		for _, c := range r.AllRows.Federated.Classes {
-			labels = append(labels, or(c.Label))
+			labels = append(labels, table.Or(c.Label))
 		}
 		p.Lead += " (" + strings.Join(labels, ", ") + ")"
 		if r.Positive != "" {
@@ -206,7 +206,7 @@ func newPage(r api.Report) *page {
 	p.fairness()
 	for _, c := range r.Contributions {
 		row := contribution{
-			Name: nodeName(c.Nation, c.Name, ""), ID: c.PeerID.String(), TrainRows: figure.Count(c.TrainRows), Round: figure.Count(c.Round), In: "no", Why: table.Text(c.Why),
+			Name: table.NodeName(c.Nation, c.Name, ""), ID: c.PeerID.String(), TrainRows: figure.Count(c.TrainRows), Round: figure.Count(c.Round), In: "no", Why: table.Text(c.Why),
 		}
 		if c.InFinal {
 			row.In = "yes"
@@ -307,7 +307,7 @@ func gain(m figure.Metric, local, federated *float64) cell {
 func (p *page) nodes() {
 	for _, n := range p.byGain() {
 		row := nodeRow{
-			ID: n.PeerID.String(), Nation: or(n.Nation), Name: or(n.Name), TrainRows: figure.Count(n.TrainRows), TestRows: figure.Count(n.TestRows),
+			ID: n.PeerID.String(), Nation: table.Or(n.Nation), Name: table.Or(n.Name), TrainRows: figure.Count(n.TrainRows), TestRows: figure.Count(n.TestRows),
 		}
 		for _, m := range p.kind.Metrics {
 			row.Metrics = append(row.Metrics, p.cells(m, n.Pair))
@@ -331,7 +331,7 @@ func (p *page) classes() {
 	}
 	c := &classes{}
 	for i, class := range all.Federated.Classes {
-		row := classRow{Label: or(class.Label), Support: figure.Count(class.Support)}
+		row := classRow{Label: table.Or(class.Label), Support: figure.Count(class.Support)}
 		for _, m := range p.models() {
 			r := m.of(all)
 			figures := [3]string{figure.None, figure.None, figure.None}
@@ -369,8 +369,8 @@ func (p *page) classes() {
 		}
 		matrix := confusion{Model: p.names()[m]}
 		for i, class := range r.Classes {
-			matrix.Labels = append(matrix.Labels, or(class.Label))
-			row := confusionRow{Label: or(class.Label)}
+			matrix.Labels = append(matrix.Labels, table.Or(class.Label))
+			row := confusionRow{Label: table.Or(class.Label)}
 			total := uint64(0)
 			for _, n := range r.Confusion[i] {
 				total += n
@@ -389,7 +389,7 @@ func (p *page) fairness() {
 	if shown == nil {
 		return
 	}
-	f := &fairness{Column: or(shown.Column)}
+	f := &fairness{Column: table.Or(shown.Column)}
 	if shown.Hidden > 0 {
 		f.Hidden = figure.Plural(shown.Hidden, "group") + " of fewer than ten rows"
 		if shown.Hidden == 1 {
@@ -421,7 +421,7 @@ func (p *page) fairness() {
 		f.Rates = append(f.Rates, rate.Name)
 	}
 	for _, g := range shown.Groups {
-		row := groupRow{Group: or(g.Group), Rows: figure.Count(g.Rows)}
+		row := groupRow{Group: table.Or(g.Group), Rows: figure.Count(g.Rows)}
 		for _, m := range p.models() {
 			cells := []string{p.names()[m]}
 			var found learn.GroupReport
@@ -498,27 +498,12 @@ func missing(r api.Report) string {
 		name := id.String()
 		for _, c := range r.Contributions {
 			if c.PeerID == id {
-				name = nodeName(c.Nation, c.Name, name)
+				name = table.NodeName(c.Nation, c.Name, name)
 			}
 		}
 		names = append(names, name)
 	}
 	return strings.Join(names, ", ")
-}
-
-// nodeName is what people call a node, else its ID.
-func nodeName(nation, name, id string) string {
-	if s := strings.TrimSpace(table.Text(nation) + " " + table.Text(name)); s != "" {
-		return s
-	}
-	return id
-}
-
-func or(s string) string {
-	if s == "" {
-		return figure.None
-	}
-	return table.Text(s)
 }
 
 func cid(c record.CID) string {

@@ -10,7 +10,7 @@ import (
 func Drift(w io.Writer, columns []dataset.ColumnDrift) error {
 	rows := [][]string{}
 	for _, c := range columns {
-		rows = append(rows, []string{Text(c.Column), metric(c.PSI), metric(c.KS), or(c.Level)})
+		rows = append(rows, []string{Text(c.Column), metric(c.PSI), metric(c.KS), Or(c.Level)})
 	}
 	return list(w, "no column to compare", []string{"COLUMN", "PSI", "KS", "DRIFT"}, rows)
 }

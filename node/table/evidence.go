@@ -21,9 +21,9 @@ func Verified(w io.Writer, v api.Verified) error {
 	}
 	err := columns(w, [][]string{
 		{"valid", v.CID.String()},
-		{"name", or(v.Name)},
+		{"name", Or(v.Name)},
 		{"task", v.Task.String()},
-		{"federation", or(v.Federation)},
+		{"federation", Or(v.Federation)},
 		{"signed", fmt.Sprintf("by %d of %d nodes; %d are a quorum", len(v.Signers), v.Named, v.Quorum)},
 		{"roster", fmt.Sprintf("%s, %d nodes", v.RosterCID, len(v.Roster))},
 		{"inputs", v.Inputs.String()},
@@ -36,7 +36,7 @@ func Verified(w io.Writer, v api.Verified) error {
 	fmt.Fprintln(w)
 	var rows [][]string
 	add := func(n api.NamedNode, round, weight, part string) {
-		rows = append(rows, []string{n.PeerID.String(), or(label(n.Nation, n.Name)), yes(signed[n.PeerID]), yes(rostered[n.PeerID]), round, weight, part})
+		rows = append(rows, []string{n.PeerID.String(), Or(label(n.Nation, n.Name)), yes(signed[n.PeerID]), yes(rostered[n.PeerID]), round, weight, part})
 	}
 	for _, p := range v.Parts {
 		part := "in the model"

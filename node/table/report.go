@@ -47,7 +47,7 @@ func Report(w io.Writer, r api.Report) error { return report(w, r, widthOf(w)) }
 
 func report(w io.Writer, r api.Report, width int) error {
 	var b bytes.Buffer
-	title := fmt.Sprintf("%s: %s", or(r.Name), or(r.Target))
+	title := fmt.Sprintf("%s: %s", Or(r.Name), Or(r.Target))
 	if r.Positive != "" {
 		title += " (positive: " + Text(r.Positive) + ")"
 	}
@@ -454,14 +454,14 @@ func fairness(w io.Writer, r api.Report, width int) {
 	if f == nil {
 		return
 	}
-	fmt.Fprintf(w, "\nby %s, all rows, federated\n", or(f.Column))
+	fmt.Fprintf(w, "\nby %s, all rows, federated\n", Or(f.Column))
 	head := []string{"", "rows"}
 	for _, rate := range figure.Rates {
 		head = append(head, rate.Name)
 	}
 	g := grid{head}
 	for _, group := range f.Groups {
-		row := []string{or(group.Group), count(group.Rows)}
+		row := []string{Or(group.Group), count(group.Rows)}
 		for _, rate := range figure.Rates {
 			row = append(row, metric(rate.Of(group)))
 		}

@@ -3,6 +3,7 @@
 package table
 
 import (
+	"cmp"
 	"encoding/csv"
 	"encoding/hex"
 	"fmt"
@@ -47,8 +48,8 @@ func Text(s string) string {
 	return b.String()
 }
 
-// or returns s fit for a terminal, or [figure.None] where it is empty.
-func or(s string) string {
+// Or returns s fit for a terminal, or [figure.None] where it is empty.
+func Or(s string) string {
 	if s == "" {
 		return figure.None
 	}
@@ -90,6 +91,9 @@ func (n Names) list(ids []record.NodeID) string {
 func label(nation, name string) string {
 	return strings.TrimSpace(Text(nation) + " " + Text(name))
 }
+
+// NodeName is what people call a node, else its ID.
+func NodeName(nation, name, id string) string { return cmp.Or(label(nation, name), id) }
 
 // columns writes rows of cells as left-aligned columns, two blanks apart.
 func columns(w io.Writer, rows [][]string) error {
@@ -170,7 +174,7 @@ func Status(w io.Writer, v api.Status, names Names) error {
 		{"traffic", fmt.Sprintf("%s sent, %s received", figure.Bytes(v.BytesSent), figure.Bytes(v.BytesReceived))},
 		{"messages", fmt.Sprintf("%d dropped, %d refused", v.MessagesDropped, v.MessagesRefused)},
 		{"up", time.Duration(v.UptimeSeconds * float64(time.Second)).Round(time.Second).String()},
-		{"last error", or(v.LastError)},
+		{"last error", Or(v.LastError)},
 	}
 	for _, name := range v.Lost {
 		rows = append(rows, []string{"lost", Text(name)})
@@ -216,7 +220,7 @@ func Peers(w io.Writer, v api.Peers) error {
 		for i, a := range p.Addresses {
 			addresses[i] = Text(a)
 		}
-		rows = append(rows, []string{p.PeerID.String(), or(p.Nation), or(p.Name), yes(p.Connected), or(strings.Join(addresses, " "))})
+		rows = append(rows, []string{p.PeerID.String(), Or(p.Nation), Or(p.Name), yes(p.Connected), Or(strings.Join(addresses, " "))})
 	}
 	return list(w, "no peers; add one with: village peer add MULTIADDR", []string{"PEER ID", "NATION", "NAME", "CONNECTED", "ADDRESSES"}, rows)
 }
@@ -272,8 +276,8 @@ func Datasets(w io.Writer, v api.Datasets) error {
 			mine = "mine"
 		}
 		rows = append(rows, []string{
-			d.CID.String(), or(d.Name), or(d.Nation), or(d.Node), or(d.Domain), count(d.Rows),
-			strconv.Itoa(len(d.Features)), or(d.Target), mine,
+			d.CID.String(), Or(d.Name), Or(d.Nation), Or(d.Node), Or(d.Domain), count(d.Rows),
+			strconv.Itoa(len(d.Features)), Or(d.Target), mine,
 		})
 	}
 	return list(w, "no datasets; add one with: village dataset add FILE --name NAME --target COLUMN",
@@ -285,11 +289,11 @@ func Dataset(w io.Writer, v api.ShownDataset) error {
 	m := v.Manifest
 	rows := [][]string{
 		{"cid", v.CID.String()}, {"owner", v.PeerID.String()},
-		{"nation", or(m.Nation)}, {"node", or(m.Node)}, {"name", or(m.Name)}, {"description", or(m.Description)},
-		{"domain", or(m.Domain)}, {"licence", or(m.Licence)},
+		{"nation", Or(m.Nation)}, {"node", Or(m.Node)}, {"name", Or(m.Name)}, {"description", Or(m.Description)},
+		{"domain", Or(m.Domain)}, {"licence", Or(m.Licence)},
 		{"created", time.Unix(int64(m.Created), 0).UTC().Format(time.RFC3339)},
-		{"rows", count(m.Rows)}, {"target", or(m.Target)}, {"positive", or(m.Positive)},
-		{"commitment", or(hex.EncodeToString(m.Commitment))},
+		{"rows", count(m.Rows)}, {"target", Or(m.Target)}, {"positive", Or(m.Positive)},
+		{"commitment", Or(hex.EncodeToString(m.Commitment))},
 	}
 	for i, step := range m.Recipe {
 		rows = append(rows, []string{fmt.Sprintf("cleaning %d", i+1), Text(step)})
@@ -307,7 +311,7 @@ func Dataset(w io.Writer, v api.ShownDataset) error {
 	fmt.Fprintln(w)
 	rows = nil
 	for _, c := range m.Columns {
-		rows = append(rows, []string{or(c.Name), Text(string(c.Role)), Text(string(c.Kind)), published(c)})
+		rows = append(rows, []string{Or(c.Name), Text(string(c.Role)), Text(string(c.Kind)), published(c)})
 	}
 	return list(w, "no columns", []string{"COLUMN", "ROLE", "KIND", "PUBLISHED"}, rows)
 }
@@ -350,7 +354,7 @@ func published(c dataset.Column) string {
 	case c.Gaps:
 		parts = append(parts, "fewer than 10 cells are missing")
 	}
-	return or(strings.Join(parts, ", "))
+	return Or(strings.Join(parts, ", "))
 }
 
 // Tasks writes a list of tasks.
@@ -364,7 +368,7 @@ func Tasks(w io.Writer, v api.Tasks, names Names) error {
 		case t.Named:
 			part = "named"
 		}
-		rows = append(rows, []string{t.CID.String(), or(t.Name), part, Progress(t, names)})
+		rows = append(rows, []string{t.CID.String(), Or(t.Name), part, Progress(t, names)})
 	}
 	return list(w, "no tasks; propose one with: village task propose", []string{"CID", "NAME", "THIS NODE", "STAGE"}, rows)
 }
@@ -393,13 +397,13 @@ func Task(w io.Writer, v api.ShownTask) error {
 		classes[i] = Text(c)
 	}
 	err := columns(w, append([][]string{
-		{"cid", v.CID.String()}, {"name", or(v.Name)}, {"description", or(v.Description)},
+		{"cid", v.CID.String()}, {"name", Or(v.Name)}, {"description", Or(v.Description)},
 		{"proposer", TaskNames(v).of(v.Proposer)}, {"stage", Progress(v.TaskSummary, TaskNames(v))},
-		{"target", or(v.Target)}, {"classes", or(strings.Join(classes, ", "))}, {"positive", or(v.Encoding.Positive)},
-		{"features", or(strings.Join(features, ", "))},
-		{"model", or(string(v.Model))}, {"rounds", count(v.Rounds)}, {"local steps", count(v.LocalSteps)},
+		{"target", Or(v.Target)}, {"classes", Or(strings.Join(classes, ", "))}, {"positive", Or(v.Encoding.Positive)},
+		{"features", Or(strings.Join(features, ", "))},
+		{"model", Or(string(v.Model))}, {"rounds", count(v.Rounds)}, {"local steps", count(v.LocalSteps)},
 		{"learning rate", number(v.LearningRate)}, {"batch", batch}, {"l2", number(v.L2)},
-		{"mixing", or(v.Mixing)}, {"seed", count(v.Seed)}, {"tolerance", number(v.Tolerance)},
+		{"mixing", Or(v.Mixing)}, {"seed", count(v.Seed)}, {"tolerance", number(v.Tolerance)},
 	}, special(v)...))
 	if err != nil {
 		return err
@@ -411,7 +415,7 @@ func Task(w io.Writer, v api.ShownTask) error {
 		if n.Enrolled {
 			trained = count(n.TrainRows)
 		}
-		rows = append(rows, []string{n.PeerID.String(), or(label(n.Nation, n.Name)), yes(n.Enrolled), trained, count(n.Round), yes(n.Evaluated), state(n), cidOr(n.Dataset)})
+		rows = append(rows, []string{n.PeerID.String(), Or(label(n.Nation, n.Name)), yes(n.Enrolled), trained, count(n.Round), yes(n.Evaluated), state(n), cidOr(n.Dataset)})
 	}
 	return list(w, "no nodes", []string{"PEER ID", "NODE", "ENROLLED", "TRAINING ROWS", "ROUND", "EVALUATED", "STATE", "DATASET"}, rows)
 }
@@ -449,7 +453,7 @@ func state(n api.TaskNode) string {
 			words = append(words, s.word)
 		}
 	}
-	return or(strings.Join(words, ", "))
+	return Or(strings.Join(words, ", "))
 }
 
 // Models writes a list of sealed models.
@@ -463,7 +467,7 @@ func Models(w io.Writer, v api.Models) error {
 		case m.Parent.Defined():
 			promoted = "not known yet"
 		}
-		rows = append(rows, []string{m.CID.String(), or(m.Name), or(string(m.Model)), figure.Bytes(m.Bytes), promoted, cidOr(m.Task)})
+		rows = append(rows, []string{m.CID.String(), Or(m.Name), Or(string(m.Model)), figure.Bytes(m.Bytes), promoted, cidOr(m.Task)})
 	}
 	return list(w, "no models; a task that has ended leaves one: village task list", []string{"CID", "NAME", "MODEL", "SIZE", "PROMOTED", "TASK"}, rows)
 }
@@ -471,8 +475,8 @@ func Models(w io.Writer, v api.Models) error {
 // Model writes a model's parameters, for scaled features.
 func Model(w io.Writer, v api.ShownModel) error {
 	facts := [][]string{
-		{"cid", v.CID.String()}, {"name", or(v.Name)}, {"task", cidOr(v.Task)}, {"model", or(string(v.Model))},
-		{"size", figure.Bytes(v.Bytes)}, {"target", or(v.Encoding.Target)}, {"positive", or(v.Encoding.Positive)},
+		{"cid", v.CID.String()}, {"name", Or(v.Name)}, {"task", cidOr(v.Task)}, {"model", Or(string(v.Model))},
+		{"size", figure.Bytes(v.Bytes)}, {"target", Or(v.Encoding.Target)}, {"positive", Or(v.Encoding.Positive)},
 	}
 	if len(v.Hidden) > 0 {
 		facts = append(facts, []string{"hidden layers", fmt.Sprint(v.Hidden)})

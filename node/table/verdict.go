@@ -108,11 +108,7 @@ func tallyOf(r api.Report, m figure.Metric, model func(api.Pair) learn.Report) (
 			t.better++
 		case *d < 0:
 			t.worse++
-			name := label(n.Nation, n.Name)
-			if name == "" {
-				name = n.PeerID.String()
-			}
-			t.losers = append(t.losers, name)
+			t.losers = append(t.losers, NodeName(n.Nation, n.Name, n.PeerID.String()))
 		default:
 			t.same++
 		}
