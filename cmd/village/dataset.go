@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/csv"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 
 	"village/node/api"
 	"village/node/table"
+	"village/protocol/record"
 )
 
 const listDatasets = "village dataset list"
@@ -32,42 +34,33 @@ The file is CSV in UTF-8 (else it is read as Latin-1, and a hint says so), gzipp
 or not, or Parquet of flat columns. Its first bytes tell which, not its name.
 Empty cells, nulls, and in CSV ?, NA, N/A, NaN and null, are missing values; NA is
 one no longer where --levels names it, or beside the codes of other countries.`, Args: need("a FILE"),
-		RunE: action(func(cmd *cobra.Command, args []string) (err error) {
-			if q.Path, err = readable(args[0]); err != nil {
-				return err
-			}
-			if q.Options.Levels, err = parseLevels(levels); err != nil {
-				return usage(cmd, "%v", err)
-			}
-			for _, s := range units {
-				column, unit, ok := strings.Cut(s, "=")
-				if !ok || column == "" || unit == "" {
-					return usage(cmd, "--unit %q must have the form COL=UNIT", s)
-				}
-				if q.Options.Units == nil {
-					q.Options.Units = map[string]string{}
-				}
-				q.Options.Units[column] = unit
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.AddDataset(cmd.Context(), q)
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			return a.answer(cmd, v, func(w io.Writer) error {
-				if err := table.AddedDataset(cmd.ErrOrStderr(), v); err != nil {
-					return err
-				}
-				a.hint(cmd, "village dataset show "+v.CID.String())
-				_, err := fmt.Fprintln(w, v.CID)
-				return err
-			})
-		}),
 	}
+	cmd.RunE = asking(a, func(cmd *cobra.Command, args []string) (_ api.AddDataset, err error) {
+		if q.Path, err = readable(args[0]); err != nil {
+			return q, err
+		}
+		if q.Options.Levels, err = parseLevels(levels); err != nil {
+			return q, usage(cmd, "%v", err)
+		}
+		for _, s := range units {
+			column, unit, ok := strings.Cut(s, "=")
+			if !ok || column == "" || unit == "" {
+				return q, usage(cmd, "--unit %q must have the form COL=UNIT", s)
+			}
+			if q.Options.Units == nil {
+				q.Options.Units = map[string]string{}
+			}
+			q.Options.Units[column] = unit
+		}
+		return q, nil
+	}, (*api.Client).AddDataset, func(w io.Writer, v api.AddedDataset) error {
+		if err := table.AddedDataset(cmd.ErrOrStderr(), v); err != nil {
+			return err
+		}
+		a.hint(cmd, "village dataset show "+v.CID.String())
+		_, err := fmt.Fprintln(w, v.CID)
+		return err
+	})
 	f := cmd.Flags()
 	f.StringVar(&q.Options.Name, "name", "", "name of the dataset; a file added under the same name replaces it")
 	f.StringVar(&q.Options.Target, "target", "", "column to predict")
@@ -122,18 +115,9 @@ func newDatasetList(a *app) *cobra.Command {
 	var domain string
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the datasets of the federation", Args: need(),
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Datasets(cmd.Context(), mine, domain)
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			return a.answer(cmd, v, func(w io.Writer) error { return table.Datasets(w, v) })
-		}),
+		RunE: listing(a, func(client *api.Client, ctx context.Context) (api.Datasets, error) {
+			return client.Datasets(ctx, mine, domain)
+		}, table.Datasets),
 	}
 	cmd.Flags().BoolVar(&mine, "mine", false, "only this node's own")
 	cmd.Flags().StringVar(&domain, "domain", "", "only those of this field")
@@ -144,22 +128,7 @@ func newDatasetShow(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "show CID", Short: "Show what has been published of a dataset, literally", Args: need("a CID"),
 		ValidArgsFunction: a.complete(datasetCIDs),
-		RunE: action(func(cmd *cobra.Command, args []string) error {
-			cid, err := parseCID(args[0], listDatasets)
-			if err != nil {
-				return err
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Dataset(cmd.Context(), cid)
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			return a.answer(cmd, v, func(w io.Writer) error { return table.Dataset(w, v) })
-		}),
+		RunE:              showing(a, listDatasets, (*api.Client).Dataset, table.Dataset),
 	}
 }
 
@@ -168,46 +137,31 @@ func newDatasetExport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "export CID", Short: "Write the cleaned rows of an own dataset to a file", Args: need("a CID"),
 		ValidArgsFunction: a.complete(ownDatasetCIDs),
-		RunE: action(func(cmd *cobra.Command, args []string) error {
-			cid, err := parseCID(args[0], listDatasets+" --mine")
-			if err != nil {
-				return err
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.DatasetRows(cmd.Context(), cid)
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			write, path, err := rowsTo(out, func(w io.Writer) error { return table.RowsCSV(w, v) }, func(w io.Writer) error { return table.RowsParquet(w, v) })
-			if err != nil {
-				return err
-			}
-			if v.Path = path; path != "" {
+		RunE: showing(a, listDatasets+" --mine", func(client *api.Client, ctx context.Context, cid record.CID) (api.Rows, error) {
+			v, err := client.DatasetRows(ctx, cid)
+			if err == nil && out != "" {
+				v.Path, err = writeRows(out, v, table.RowsCSV, table.RowsParquet)
 				v.Rows = [][]string{} // which are in the file
 			}
-			return a.answer(cmd, v, write)
+			return v, err
+		}, func(w io.Writer, v api.Rows) error {
+			if out != "" {
+				return nil
+			}
+			return table.RowsCSV(w, v)
 		}),
 	}
 	cmd.Flags().StringVar(&out, "out", "", "file to write, which must not exist: Parquet where it ends in .parquet, else CSV (else CSV on standard output)")
 	return cmd
 }
 
-// rowsTo writes rows to a new file, as Parquet where its name says so, and returns
-// its path and what is left to write to standard output. Without a name that is
-// all of it, as CSV.
-func rowsTo(out string, csv, parquet func(io.Writer) error) (rest func(io.Writer) error, path string, err error) {
-	if out == "" {
-		return csv, "", nil
-	}
-	if filepath.Ext(out) == ".parquet" {
+// writeRows writes rows to a new file, as Parquet where its name says so, else as
+// CSV, and returns its absolute path.
+func writeRows[A any](name string, rows A, csv, parquet func(io.Writer, A) error) (string, error) {
+	if filepath.Ext(name) == ".parquet" {
 		csv = parquet
 	}
-	path, err = writeNew(out, csv)
-	return func(io.Writer) error { return nil }, path, err
+	return writeNew(name, func(w io.Writer) error { return csv(w, rows) })
 }
 
 func newDatasetDrift(a *app) *cobra.Command {
@@ -219,24 +173,12 @@ func newDatasetDrift(a *app) *cobra.Command {
 rows: for each column the population stability index (under 0.1 next to nothing, from
 0.25 a lot) and the Kolmogorov-Smirnov distance. Nothing is stored or published.`,
 		ValidArgsFunction: a.complete(datasetCIDs),
-		RunE: action(func(cmd *cobra.Command, args []string) (err error) {
-			if q.Dataset, err = parseCID(args[0], listDatasets); err != nil {
-				return err
+		RunE: asking(a, func(_ *cobra.Command, args []string) (_ api.Drift, err error) {
+			if q.Dataset, err = parseCID(args[0], listDatasets); err == nil {
+				q.Path, err = readable(in)
 			}
-			if q.Path, err = readable(in); err != nil {
-				return err
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Drift(cmd.Context(), q)
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			return a.answer(cmd, v, func(w io.Writer) error { return table.Drift(w, v.Columns) })
-		}),
+			return q, err
+		}, (*api.Client).Drift, func(w io.Writer, v api.Drifted) error { return table.Drift(w, v.Columns) }),
 	}
 	cmd.Flags().StringVar(&in, "in", "", "CSV or Parquet file with the new rows")
 	cmd.Flags().StringSliceVar(&q.Columns, "columns", nil, "names of the columns, for a CSV file without a header")

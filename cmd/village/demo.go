@@ -21,7 +21,7 @@ func newDemo(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.answer(cmd, v, func(w io.Writer) error {
+			return tell(a, cmd, v, func(w io.Writer, v demo.Result) error {
 				if err := v.Write(w); err != nil || !o.Keep {
 					return err
 				}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,38 +25,12 @@ func newModel(a *app) *cobra.Command {
 	return group("model", "Models: what tasks have trained",
 		&cobra.Command{
 			Use: "list", Short: "List the models that this node holds", Args: need(),
-			RunE: action(func(cmd *cobra.Command, _ []string) error {
-				client, err := a.client()
-				if err != nil {
-					return err
-				}
-				v, err := client.Models(cmd.Context())
-				if err != nil {
-					return err
-				}
-				v.Schema = schema(cmd)
-				return a.answer(cmd, v, func(w io.Writer) error { return table.Models(w, v) })
-			}),
+			RunE: listing(a, (*api.Client).Models, table.Models),
 		},
 		&cobra.Command{
 			Use: "show CID", Short: "Show a model's parameters", Args: need("a CID"),
 			ValidArgsFunction: a.complete(modelCIDs),
-			RunE: action(func(cmd *cobra.Command, args []string) error {
-				cid, err := parseCID(args[0], listModels)
-				if err != nil {
-					return err
-				}
-				client, err := a.client()
-				if err != nil {
-					return err
-				}
-				v, err := client.Model(cmd.Context(), cid)
-				if err != nil {
-					return err
-				}
-				v.Schema = schema(cmd)
-				return a.answer(cmd, v, func(w io.Writer) error { return table.Model(w, v) })
-			}),
+			RunE:              showing(a, listModels, (*api.Client).Model, table.Model),
 		},
 		newModelReport(a), newModelVerify(a), newModelExport(a), newModelPredict(a))
 }
@@ -65,30 +40,18 @@ func newModelReport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "report CID", Short: "Show how well a model does, beside what each node reaches alone", Args: need("a CID"),
 		ValidArgsFunction: a.complete(modelCIDs),
-		RunE: action(func(cmd *cobra.Command, args []string) error {
-			cid, err := parseCID(args[0], listModels)
-			if err != nil {
-				return err
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Report(cmd.Context(), cid)
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			if page != "" {
-				path, err := writeNew(page, func(w io.Writer) error { return report.Write(w, v) })
-				if err != nil {
-					return err
-				}
-				fmt.Fprintln(cmd.ErrOrStderr(), "written: "+table.Text(path))
-			}
-			return a.answer(cmd, v, func(w io.Writer) error { return table.Report(w, v) })
-		}),
 	}
+	cmd.RunE = showing(a, listModels, func(client *api.Client, ctx context.Context, cid record.CID) (api.Report, error) {
+		v, err := client.Report(ctx, cid)
+		if err != nil || page == "" {
+			return v, err
+		}
+		path, err := writeNew(page, func(w io.Writer) error { return report.Write(w, v) })
+		if err == nil {
+			fmt.Fprintln(cmd.ErrOrStderr(), "written: "+table.Text(path))
+		}
+		return v, err
+	}, table.Report)
 	cmd.Flags().StringVar(&page, "html", "", "file to write the report to as a page with plots, which must not exist")
 	return cmd
 }
@@ -110,29 +73,22 @@ That needs no daemon, no home and no network.`,
 			return need("a CID, or --evidence")(cmd, args)
 		},
 		ValidArgsFunction: a.complete(modelCIDs),
-		RunE: action(func(cmd *cobra.Command, args []string) error {
+		RunE: answering(a, func(cmd *cobra.Command, args []string) (v api.Verified, err error) {
 			var cid record.CID
-			var err error
 			if len(args) > 0 {
 				if cid, err = parseCID(args[0], listModels); err != nil {
-					return err
+					return v, err
 				}
 			}
-			var v api.Verified
 			if evidence != "" {
-				v, err = checkEvidence(evidence, cid)
-			} else {
-				var client *api.Client
-				if client, err = a.client(); err == nil {
-					v, err = client.Verify(cmd.Context(), cid)
-				}
+				return checkEvidence(evidence, cid)
 			}
+			client, err := a.client()
 			if err != nil {
-				return err
+				return v, err
 			}
-			v.Schema = schema(cmd)
-			return a.answer(cmd, v, func(w io.Writer) error { return table.Verified(w, v) })
-		}),
+			return client.Verify(cmd.Context(), cid)
+		}, table.Verified),
 	}
 	cmd.Flags().StringVar(&evidence, "evidence", "", "directory that village model export has written; no daemon is asked")
 	return cmd
@@ -163,31 +119,23 @@ other programs, from raw columns to predictions: an input a column, of shape [N,
 NaN or an empty string for a missing cell. --card writes what a model hub shows.`,
 		Args:              need("a CID"),
 		ValidArgsFunction: a.complete(modelCIDs),
-		RunE: action(func(cmd *cobra.Command, args []string) error {
-			cid, err := parseCID(args[0], listModels)
-			if err != nil {
-				return err
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v := api.Exported{Schema: schema(cmd), CID: cid}
+		RunE: showing(a, listModels, func(client *api.Client, ctx context.Context, cid record.CID) (v api.Exported, err error) {
+			v.CID = cid
 			paths := map[string]*string{api.FormSafetensors: &v.Path, api.FormONNX: &v.ONNX, api.FormCard: &v.Card}
 			for _, form := range api.Forms {
 				if name := *files[form]; name != "" {
 					if *paths[form], err = unused(name); err != nil {
-						return err
+						return v, err
 					}
 				}
 			}
 			if dir != "" {
-				e, err := client.Evidence(cmd.Context(), cid)
+				e, err := client.Evidence(ctx, cid)
 				if err != nil {
-					return err
+					return v, err
 				}
 				if v.Evidence, err = evidence.Write(dir, e); err != nil {
-					return err
+					return v, err
 				}
 				v.Bytes = uint64(len(e.Model))
 			}
@@ -196,23 +144,23 @@ NaN or an empty string for a missing cell. --card writes what a model hub shows.
 					continue
 				}
 				if _, err := writeNew(*files[form], func(w io.Writer) error {
-					n, err := client.ModelBytes(cmd.Context(), cid, form, w)
+					n, err := client.ModelBytes(ctx, cid, form, w)
 					if form == api.FormSafetensors {
 						v.Bytes = uint64(n)
 					}
 					return err
 				}); err != nil {
-					return err
+					return v, err
 				}
 			}
-			return a.answer(cmd, v, func(w io.Writer) error {
-				for _, path := range []string{v.Path, v.ONNX, v.Card, v.Evidence} {
-					if path != "" {
-						fmt.Fprintln(w, table.Text(path))
-					}
+			return v, nil
+		}, func(w io.Writer, v api.Exported) error {
+			for _, path := range []string{v.Path, v.ONNX, v.Card, v.Evidence} {
+				if path != "" {
+					fmt.Fprintln(w, table.Text(path))
 				}
-				return nil
-			})
+			}
+			return nil
 		}),
 	}
 	cmd.Flags().StringVar(files[api.FormSafetensors], "out", "", "file to write as safetensors, which must not exist")
@@ -229,35 +177,33 @@ func newModelPredict(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "predict CID", Short: "Predict the target for the rows of a CSV or Parquet file", Args: need("a CID"),
 		ValidArgsFunction: a.complete(modelCIDs),
-		RunE: action(func(cmd *cobra.Command, args []string) (err error) {
-			if q.Model, err = parseCID(args[0], listModels); err != nil {
-				return err
-			}
-			if q.Path, err = readable(in); err != nil {
-				return err
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Predict(cmd.Context(), q)
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			for _, h := range v.Hints {
-				fmt.Fprintln(cmd.ErrOrStderr(), "hint: "+table.Text(h))
-			}
-			if v.Incomplete > 0 {
-				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d of %d rows have empty cells, and no prediction\n", v.Incomplete, len(v.Predictions))
-			}
-			write, _, err := rowsTo(out, func(w io.Writer) error { return table.PredictionsCSV(w, v) }, func(w io.Writer) error { return table.PredictionsParquet(w, v) })
-			if err != nil {
-				return err
-			}
-			return a.answer(cmd, v, write)
-		}),
 	}
+	cmd.RunE = asking(a, func(_ *cobra.Command, args []string) (_ api.Predict, err error) {
+		if q.Model, err = parseCID(args[0], listModels); err == nil {
+			q.Path, err = readable(in)
+		}
+		return q, err
+	}, func(client *api.Client, ctx context.Context, q api.Predict) (api.Predictions, error) {
+		v, err := client.Predict(ctx, q)
+		if err != nil {
+			return v, err
+		}
+		for _, h := range v.Hints {
+			fmt.Fprintln(cmd.ErrOrStderr(), "hint: "+table.Text(h))
+		}
+		if v.Incomplete > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d of %d rows have empty cells, and no prediction\n", v.Incomplete, len(v.Predictions))
+		}
+		if out != "" {
+			_, err = writeRows(out, v, table.PredictionsCSV, table.PredictionsParquet)
+		}
+		return v, err
+	}, func(w io.Writer, v api.Predictions) error {
+		if out != "" {
+			return nil
+		}
+		return table.PredictionsCSV(w, v)
+	})
 	cmd.Flags().StringVar(&in, "in", "", "CSV or Parquet file with the model's features")
 	cmd.Flags().StringSliceVar(&q.Columns, "columns", nil, "names of the columns, for a CSV file without a header")
 	cmd.Flags().BoolVar(&q.Own, "own", false, "with a part of the model, such as its bias, that is fitted to this node's rows")

@@ -40,13 +40,13 @@ func newInit(a *app) *cobra.Command {
 				return err
 			}
 			v := api.Init{
-				Schema: schema(cmd), Home: h.Dir, PeerID: h.ID, Nation: c.Nation, Name: c.Name,
+				Home: h.Dir, PeerID: h.ID, Nation: c.Nation, Name: c.Name,
 				Federation: c.Federation, Listen: listen,
 			}
 			if o.Federation == "" && !a.json {
 				fmt.Fprintln(cmd.ErrOrStderr(), "a new federation; others join it with: village init --federation "+c.Federation)
 			}
-			if err := a.answer(cmd, v, func(w io.Writer) error { return table.Init(w, v) }); err != nil {
+			if err := tell(a, cmd, v, table.Init); err != nil {
 				return err
 			}
 			a.hint(cmd, "village daemon --home "+api.Quote(h.Dir))
@@ -87,9 +87,8 @@ func newDaemon(a *app) *cobra.Command {
 			}
 			slog.SetDefault(slog.New(logs))
 			err = node.Run(cmd.Context(), h, func(id, address string) {
-				v := api.Ready{Schema: schema(cmd), PeerID: id, Address: address}
-				a.answer(cmd, v, func(w io.Writer) error {
-					_, err := fmt.Fprintf(w, "ready %s %s\n", id, address)
+				tell(a, cmd, api.Ready{PeerID: id, Address: address}, func(w io.Writer, v api.Ready) error {
+					_, err := fmt.Fprintf(w, "ready %s %s\n", v.PeerID, v.Address)
 					return err
 				})
 			})
@@ -104,45 +103,31 @@ func newDaemon(a *app) *cobra.Command {
 func newID(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "id", Short: "Show who this node is", Args: need(),
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
+		RunE: answering(a, func(cmd *cobra.Command, _ []string) (v api.Identity, err error) {
 			h, err := a.load()
 			if err != nil {
-				return err
+				return v, err
 			}
 			c := h.Config()
-			v := api.Identity{PeerID: h.ID, Nation: c.Nation, Name: c.Name, Federation: c.Federation}
+			v = api.Identity{PeerID: h.ID, Nation: c.Nation, Name: c.Name, Federation: c.Federation}
 			// The key tells who the node is; only its daemon knows where.
 			if client, err := api.Dial(h.Dir); err == nil {
 				if v, err = client.ID(cmd.Context()); err != nil {
-					return err
+					return v, err
 				}
 			}
-			v.Schema = schema(cmd)
 			if v.Addresses == nil {
 				v.Addresses = []string{}
 			}
-			return a.answer(cmd, v, func(w io.Writer) error { return table.Identity(w, v) })
-		}),
+			return v, nil
+		}, table.Identity),
 	}
 }
 
 func newStatus(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show how the node is, what it does and whom it waits for", Args: need(),
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Status(cmd.Context())
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			return a.answer(cmd, v, func(w io.Writer) error {
-				return table.Status(w, v, names(cmd.Context(), client))
-			})
-		}),
+		RunE: listingNamed(a, (*api.Client).Status, table.Status),
 	}
 }
 
@@ -165,8 +150,8 @@ func names(ctx context.Context, client *api.Client) table.Names {
 func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Show the version of this program", Args: need(),
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			v := api.Version{Schema: schema(cmd), Version: version}
+		RunE: answering(a, func(*cobra.Command, []string) (api.Version, error) {
+			v := api.Version{Version: version}
 			if info, ok := debug.ReadBuildInfo(); ok {
 				v.Go = info.GoVersion
 				if v.Version == "" {
@@ -178,14 +163,14 @@ func newVersion(a *app) *cobra.Command {
 					}
 				}
 			}
-			return a.answer(cmd, v, func(w io.Writer) error {
-				commit := ""
-				if v.Commit != "" {
-					commit = ", commit " + v.Commit
-				}
-				_, err := fmt.Fprintf(w, "village %s (%s%s)\n", v.Version, v.Go, commit)
-				return err
-			})
+			return v, nil
+		}, func(w io.Writer, v api.Version) error {
+			commit := ""
+			if v.Commit != "" {
+				commit = ", commit " + v.Commit
+			}
+			_, err := fmt.Fprintf(w, "village %s (%s%s)\n", v.Version, v.Go, commit)
+			return err
 		}),
 	}
 }

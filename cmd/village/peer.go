@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -17,126 +18,69 @@ func newPeer(a *app) *cobra.Command {
 	return group("peer", "Nodes that this one is connected to",
 		&cobra.Command{
 			Use: "list", Short: "List the nodes that this one knows", Args: need(),
-			RunE: action(func(cmd *cobra.Command, _ []string) error {
-				client, err := a.client()
-				if err != nil {
-					return err
-				}
-				v, err := client.Peers(cmd.Context())
-				if err != nil {
-					return err
-				}
-				v.Schema = schema(cmd)
-				return a.answer(cmd, v, func(w io.Writer) error { return table.Peers(w, v) })
-			}),
+			RunE: listing(a, (*api.Client).Peers, table.Peers),
 		},
 		&cobra.Command{
 			Use: "add MULTIADDR", Short: "Connect to a node now and after every start", Args: need("a MULTIADDR"),
 			ValidArgsFunction: cobra.NoFileCompletions,
-			RunE: action(func(cmd *cobra.Command, args []string) error {
+			RunE: changing(a, func(cmd *cobra.Command, args []string) (string, error) {
 				if err := home.CheckPeer(args[0]); err != nil {
-					return usage(cmd, "%v", err)
+					return "", usage(cmd, "%v", err)
 				}
-				var v api.Peers
-				err := a.change(cmd,
-					func(client *api.Client) (err error) {
-						v, err = client.AddPeer(cmd.Context(), args[0])
-						return err
-					},
-					func(_ record.NodeID, c *home.Config) error {
-						if !slices.Contains(c.Peers, args[0]) {
-							c.Peers = append(c.Peers, args[0])
-						}
-						v.Peers = allConfigured(c)
-						return nil
-					})
-				if err != nil {
-					return err
+				return args[0], nil
+			}, (*api.Client).AddPeer, func(_ record.NodeID, c *home.Config, address string) (api.Peers, error) {
+				if !slices.Contains(c.Peers, address) {
+					c.Peers = append(c.Peers, address)
 				}
-				v.Schema = schema(cmd)
-				return a.answer(cmd, v, func(w io.Writer) error { return table.Peers(w, v) })
-			}),
+				return configured(c), nil
+			}, table.Peers),
 		},
 		&cobra.Command{
 			Use: "remove PEER-ID", Short: "Forget the addresses of a node and hang up on it", Args: need("a PEER-ID"),
 			ValidArgsFunction: cobra.NoFileCompletions,
-			RunE: action(func(cmd *cobra.Command, args []string) error {
-				id, err := parseNodeID(cmd, args[0])
-				if err != nil {
-					return err
+			RunE: changing(a, onlyNodeID, (*api.Client).RemovePeer, func(_ record.NodeID, c *home.Config, id record.NodeID) (api.Peers, error) {
+				before := len(c.Peers)
+				c.Peers = slices.DeleteFunc(c.Peers, func(address string) bool {
+					of, err := home.PeerOf(address)
+					return err == nil && of == id
+				})
+				if len(c.Peers) == before {
+					return api.Peers{}, api.Fail(api.CodeFailed, "village peer list", "%s is not a peer that this node connects to", id)
 				}
-				var v api.Peers
-				err = a.change(cmd,
-					func(client *api.Client) (err error) {
-						v, err = client.RemovePeer(cmd.Context(), id)
-						return err
-					},
-					func(_ record.NodeID, c *home.Config) error {
-						before := len(c.Peers)
-						c.Peers = slices.DeleteFunc(c.Peers, func(address string) bool { return configured(address).PeerID == id })
-						if len(c.Peers) == before {
-							return api.Fail(api.CodeFailed, "village peer list", "%s is not a peer that this node connects to", id)
-						}
-						v.Peers = allConfigured(c)
-						return nil
-					})
-				if err != nil {
-					return err
-				}
-				v.Schema = schema(cmd)
-				return a.answer(cmd, v, func(w io.Writer) error { return table.Peers(w, v) })
-			}),
+				return configured(c), nil
+			}, table.Peers),
 		})
 }
 
-func allConfigured(c *home.Config) []api.Peer {
-	peers := make([]api.Peer, len(c.Peers))
+// configured are the peers of a config, of which nothing but their addresses is
+// known.
+func configured(c *home.Config) api.Peers {
+	v := api.Peers{Peers: make([]api.Peer, len(c.Peers))}
 	for i, address := range c.Peers {
-		peers[i] = configured(address)
+		v.Peers[i].Addresses = []string{address}
+		v.Peers[i].PeerID, _ = home.PeerOf(address) // or it was edited by hand
 	}
-	return peers
+	return v
 }
 
-// configured is a peer of which nothing but its checked address is known.
-func configured(address string) api.Peer {
-	p := api.Peer{Addresses: []string{address}}
-	if id, err := home.PeerOf(address); err == nil {
-		p.PeerID = id
-	}
-	return p
+func onlyNodeID(cmd *cobra.Command, args []string) (record.NodeID, error) {
+	return parseNodeID(cmd, args[0])
 }
 
 func newMember(a *app) *cobra.Command {
 	return group("member", "Nodes that may take part in the federation",
 		&cobra.Command{
 			Use: "list", Short: "List the members of a closed federation", Args: need(),
-			RunE: action(func(cmd *cobra.Command, _ []string) error {
-				client, err := a.client()
-				if err != nil {
-					return err
-				}
-				v, err := client.Members(cmd.Context())
-				if err != nil {
-					return err
-				}
-				v.Schema = schema(cmd)
-				return a.answer(cmd, v, func(w io.Writer) error { return table.Members(w, v) })
-			}),
+			RunE: listing(a, (*api.Client).Members, table.Members),
 		},
-		a.memberChange("add", "Admit a node; the first one closes the federation",
-			func(client *api.Client, cmd *cobra.Command, id record.NodeID) (api.Members, error) {
-				return client.AddMember(cmd.Context(), id)
-			},
+		memberChange(a, "add", "Admit a node; the first one closes the federation", (*api.Client).AddMember,
 			func(members []record.NodeID, id record.NodeID) ([]record.NodeID, error) {
 				if !slices.Contains(members, id) {
 					members = append(members, id)
 				}
 				return members, nil
 			}),
-		a.memberChange("remove", "Take a node off the member list and disconnect it",
-			func(client *api.Client, cmd *cobra.Command, id record.NodeID) (api.Members, error) {
-				return client.RemoveMember(cmd.Context(), id)
-			},
+		memberChange(a, "remove", "Take a node off the member list and disconnect it", (*api.Client).RemoveMember,
 			func(members []record.NodeID, id record.NodeID) ([]record.NodeID, error) {
 				i := slices.Index(members, id)
 				if i < 0 {
@@ -146,65 +90,56 @@ func newMember(a *app) *cobra.Command {
 			}))
 }
 
-// memberChange makes a command that changes the member list, through the daemon
-// or, while none runs, in the config.
-func (a *app) memberChange(verb, short string,
-	ask func(*api.Client, *cobra.Command, record.NodeID) (api.Members, error),
+func memberChange(a *app, verb, short string,
+	ask func(*api.Client, context.Context, record.NodeID) (api.Members, error),
 	edit func([]record.NodeID, record.NodeID) ([]record.NodeID, error),
 ) *cobra.Command {
 	return &cobra.Command{
 		Use: verb + " PEER-ID", Short: short, Args: need("a PEER-ID"), ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: action(func(cmd *cobra.Command, args []string) error {
-			id, err := parseNodeID(cmd, args[0])
-			if err != nil {
-				return err
+		RunE: changing(a, onlyNodeID, ask, func(self record.NodeID, c *home.Config, id record.NodeID) (v api.Members, err error) {
+			if c.Members, err = edit(c.Members, id); err != nil {
+				return v, err
 			}
-			var v api.Members
-			err = a.change(cmd,
-				func(client *api.Client) (err error) {
-					v, err = ask(client, cmd, id)
-					return err
-				},
-				func(self record.NodeID, c *home.Config) (err error) {
-					if c.Members, err = edit(c.Members, id); err != nil {
-						return err
-					}
-					v.Closed = true
-					for _, m := range append([]record.NodeID{self}, c.Members...) {
-						v.Members = append(v.Members, api.Member{PeerID: m, Self: m == self})
-					}
-					return nil
-				})
-			if err != nil {
-				return err
+			v.Closed = true
+			for _, m := range append([]record.NodeID{self}, c.Members...) {
+				v.Members = append(v.Members, api.Member{PeerID: m, Self: m == self})
 			}
-			v.Schema = schema(cmd)
-			return a.answer(cmd, v, func(w io.Writer) error { return table.Members(w, v) })
-		}),
+			return v, nil
+		}, table.Members),
 	}
 }
 
-// change has the daemon change the config, or does it while none runs, and
-// says so.
-func (a *app) change(cmd *cobra.Command, ask func(*api.Client) error, edit func(self record.NodeID, c *home.Config) error) error {
-	client, err := a.client()
-	if err == nil {
-		return ask(client)
-	}
-	if api.AsError(err).Code != api.CodeNotRunning {
-		return err
-	}
-	h, err := a.load()
-	if err != nil {
-		return err
-	}
-	if err := h.Lock(); err != nil {
-		return err
-	}
-	defer h.Unlock()
-	if err := h.Update(func(c *home.Config) error { return edit(h.ID, c) }); err != nil {
-		return err
-	}
-	fmt.Fprintln(cmd.ErrOrStderr(), "the daemon is not running; the config is changed and counts from its next start")
-	return nil
+// changing is asking the daemon to change the config, or, while none runs, changing
+// it and saying so.
+func changing[Q, A any](a *app, read func(*cobra.Command, []string) (Q, error), ask func(*api.Client, context.Context, Q) (A, error),
+	edit func(self record.NodeID, c *home.Config, q Q) (A, error), people func(io.Writer, A) error,
+) func(*cobra.Command, []string) error {
+	return answering(a, func(cmd *cobra.Command, args []string) (v A, err error) {
+		q, err := read(cmd, args)
+		if err != nil {
+			return v, err
+		}
+		client, err := a.client()
+		if err == nil {
+			return ask(client, cmd.Context(), q)
+		}
+		if api.AsError(err).Code != api.CodeNotRunning {
+			return v, err
+		}
+		h, err := a.load()
+		if err != nil {
+			return v, err
+		}
+		if err := h.Lock(); err != nil {
+			return v, err
+		}
+		defer h.Unlock()
+		if err = h.Update(func(c *home.Config) (err error) {
+			v, err = edit(h.ID, c, q)
+			return err
+		}); err == nil {
+			fmt.Fprintln(cmd.ErrOrStderr(), "the daemon is not running; the config is changed and counts from its next start")
+		}
+		return v, err
+	}, people)
 }

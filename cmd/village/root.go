@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +12,6 @@ import (
 
 	"village/node/api"
 	"village/node/home"
-	"village/protocol/record"
 )
 
 // app holds the flags that every command has.
@@ -169,34 +166,4 @@ func (a *app) client() (*api.Client, error) {
 		return nil, err
 	}
 	return api.Dial(dir)
-}
-
-// answer prints v: as JSON where that was asked for, else as people prints it.
-func (a *app) answer(cmd *cobra.Command, v any, people func(io.Writer) error) error {
-	if a.json {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
-	}
-	return people(cmd.OutOrStdout())
-}
-
-// schema is the schema of a command's answer.
-func schema(cmd *cobra.Command) string {
-	return strings.ReplaceAll(cmd.CommandPath(), " ", ".") + "/v1"
-}
-
-// parseCID reads the CID of a thing that the command in next lists.
-func parseCID(s, next string) (record.CID, error) {
-	c, err := record.ParseCID(s)
-	if err != nil {
-		return c, api.Fail(api.CodeUsage, next, "%q is not a CID", s)
-	}
-	return c, nil
-}
-
-func parseNodeID(cmd *cobra.Command, s string) (record.NodeID, error) {
-	id, err := record.ParseNodeID(s)
-	if err != nil {
-		return id, usage(cmd, "%v", err)
-	}
-	return id, nil
 }

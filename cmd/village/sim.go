@@ -30,16 +30,15 @@ func newSim(a *app) *cobra.Command {
 func newSimList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the scenarios and the data sets that come with the program", Args: need(),
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			v := api.SimList{Schema: schema(cmd)}
+		RunE: answering(a, func(*cobra.Command, []string) (v api.SimList, _ error) {
 			for _, s := range scenario.Shipped() {
 				v.Scenarios = append(v.Scenarios, api.Shipped{Name: s.Name, About: s.About})
 			}
 			for _, s := range sets.Names() {
 				v.Data = append(v.Data, api.Shipped{Name: s.Name, About: s.About, Citation: s.Citation})
 			}
-			return a.answer(cmd, v, func(w io.Writer) error { return table.SimList(w, v) })
-		}),
+			return v, nil
+		}, table.SimList),
 	}
 }
 
@@ -101,8 +100,7 @@ with the keys below, or just flags, which also change a named scenario. With
 					return errors.Join(err, failed)
 				}
 			}
-			err = a.answer(cmd, v, func(w io.Writer) error { return printStudy(w, v) })
-			return errors.Join(err, failed)
+			return errors.Join(tell(a, cmd, v, printStudy), failed)
 		}),
 	}
 	f := cmd.Flags()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -29,7 +28,7 @@ func newSimAverage(a *app) *cobra.Command {
 				progress.Show(done, len(e.Rules))
 			})
 			progress.Done()
-			v.Schema, v.Nodes, v.Dim, v.Seed, v.Target, v.Rounds = schema(cmd), e.Nodes, e.Length, e.Network.Seed, e.Stop.Error, e.Stop.Steps
+			v.Nodes, v.Dim, v.Seed, v.Target, v.Rounds = e.Nodes, e.Length, e.Network.Seed, e.Stop.Error, e.Stop.Steps
 			v.Loss, v.Duplicate, v.Restart = e.Network.Loss, e.Network.Duplicate, e.Network.Restart
 			v.Rules, v.Missing = []api.AveragingRule{}, slices.Clone(e.Rules)
 			for _, r := range results {
@@ -43,7 +42,7 @@ func newSimAverage(a *app) *cobra.Command {
 			if err != nil && len(results) == 0 {
 				return err
 			}
-			if shown := a.answer(cmd, v, func(w io.Writer) error { return table.SimAverage(w, v) }); shown != nil {
+			if shown := tell(a, cmd, v, table.SimAverage); shown != nil {
 				return shown
 			}
 			return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -51,51 +52,38 @@ as in --features 'age,chol|missing 0|median|indicator,hour|cyclic 24'.
 With --auto the nodes choose the model, its size and how it is trained by
 themselves: they train many candidates side by side, drop half of them time and
 again by their loss on rows held back, and the last one is the task's.`, Args: need(),
-		RunE: action(func(cmd *cobra.Command, _ []string) (err error) {
-			if file != "" {
-				other := ""
-				cmd.Flags().Visit(func(f *pflag.Flag) {
-					if f.Name != "file" && cmd.InheritedFlags().Lookup(f.Name) == nil {
-						other = f.Name
-					}
-				})
-				if other != "" {
-					return usage(cmd, "--file says all of a task; --%s cannot stand beside it", other)
-				}
-				if q, err = readTask(file); err != nil {
-					return err
-				}
-			}
-			for _, s := range nodes {
-				id, err := parseNodeID(cmd, s)
-				if err != nil {
-					return err
-				}
-				q.Nodes = append(q.Nodes, id)
-			}
-			if cmd.Flags().Changed("l2") {
-				q.L2 = &l2
-			}
-			q.Seconds = max(q.Seconds, within.Seconds())
-			switch {
-			case q.Name == "":
-				return usage(cmd, "the task needs a name (--name)")
-			case q.Target == "":
-				return usage(cmd, "the task needs the column to predict (--target)")
-			case len(q.Nodes) == 0:
-				return usage(cmd, "the task needs the nodes that may take part (--nodes PEER-ID,...); see 'village peer list' and 'village id'")
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Propose(cmd.Context(), q)
-			if err != nil {
-				return err
-			}
-			return a.proposed(cmd, v)
-		}),
 	}
+	cmd.RunE = publishing(a, cmd, func(cmd *cobra.Command, _ []string) (_ api.Propose, err error) {
+		if file != "" {
+			other := ""
+			cmd.Flags().Visit(func(f *pflag.Flag) {
+				if f.Name != "file" && cmd.InheritedFlags().Lookup(f.Name) == nil {
+					other = f.Name
+				}
+			})
+			if other != "" {
+				return q, usage(cmd, "--file says all of a task; --%s cannot stand beside it", other)
+			}
+			if q, err = readTask(file); err != nil {
+				return q, err
+			}
+		} else if q.Nodes, err = parseNodeIDs(cmd, nodes); err != nil {
+			return q, err
+		}
+		if cmd.Flags().Changed("l2") {
+			q.L2 = &l2
+		}
+		q.Seconds = max(q.Seconds, within.Seconds())
+		switch {
+		case q.Name == "":
+			err = usage(cmd, "the task needs a name (--name)")
+		case q.Target == "":
+			err = usage(cmd, "the task needs the column to predict (--target)")
+		case len(q.Nodes) == 0:
+			err = usage(cmd, "the task needs the nodes that may take part (--nodes PEER-ID,...); see 'village peer list' and 'village id'")
+		}
+		return q, err
+	}, (*api.Client).Propose)
 	f := cmd.Flags()
 	f.StringVar(&q.Name, "name", "", "name of the task")
 	f.StringVar(&q.Target, "target", "", "column to predict")
@@ -125,13 +113,15 @@ again by their loss on rows held back, and the last one is the task's.`, Args: n
 	return cmd
 }
 
-// proposed answers with a task that was published.
-func (a *app) proposed(cmd *cobra.Command, v api.Proposed) error {
-	v.Schema = schema(cmd)
-	if v.Warning != "" {
-		fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+table.Text(v.Warning))
-	}
-	return a.answer(cmd, v, func(w io.Writer) error {
+// publishing is asking for a task to be published.
+func publishing[Q any](a *app, cmd *cobra.Command, read func(*cobra.Command, []string) (Q, error), ask func(*api.Client, context.Context, Q) (api.Proposed, error)) func(*cobra.Command, []string) error {
+	return asking(a, read, func(client *api.Client, ctx context.Context, q Q) (api.Proposed, error) {
+		v, err := ask(client, ctx, q)
+		if v.Warning != "" {
+			fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+table.Text(v.Warning))
+		}
+		return v, err
+	}, func(w io.Writer, v api.Proposed) error {
 		fmt.Fprintln(cmd.ErrOrStderr(), "next, at each named node: village task join "+v.CID.String())
 		_, err := fmt.Fprintln(w, v.CID)
 		return err
@@ -148,28 +138,13 @@ rows under the dataset's name (village dataset add says how far they have drifte
 and joins. Everything is as in the model's task but what a flag says. The report
 sets the new model beside the old one; it is promoted where it is not worse.`,
 		Args: need("a MODEL"), ValidArgsFunction: a.complete(modelCIDs),
-		RunE: action(func(cmd *cobra.Command, args []string) (err error) {
-			if q.Model, err = parseCID(args[0], listModels); err != nil {
-				return err
-			}
-			for _, s := range nodes {
-				id, err := parseNodeID(cmd, s)
-				if err != nil {
-					return err
-				}
-				q.Nodes = append(q.Nodes, id)
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Continue(cmd.Context(), q)
-			if err != nil {
-				return err
-			}
-			return a.proposed(cmd, v)
-		}),
 	}
+	cmd.RunE = publishing(a, cmd, func(cmd *cobra.Command, args []string) (_ api.Continue, err error) {
+		if q.Model, err = parseCID(args[0], listModels); err == nil {
+			q.Nodes, err = parseNodeIDs(cmd, nodes)
+		}
+		return q, err
+	}, (*api.Client).Continue)
 	f := cmd.Flags()
 	f.StringVar(&q.Name, "name", "", "name of the task (else that of the model)")
 	f.StringVar(&q.Description, "description", "", "what is new")
@@ -200,20 +175,7 @@ func readTask(name string) (q api.Propose, err error) {
 func newTaskList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the tasks of the federation", Args: need(),
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Tasks(cmd.Context())
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			return a.answer(cmd, v, func(w io.Writer) error {
-				return table.Tasks(w, v, names(cmd.Context(), client))
-			})
-		}),
+		RunE: listingNamed(a, (*api.Client).Tasks, table.Tasks),
 	}
 }
 
@@ -221,22 +183,7 @@ func newTaskShow(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "show CID", Short: "Show a task and how far each of its nodes is", Args: need("a CID"),
 		ValidArgsFunction: a.complete(taskCIDs),
-		RunE: action(func(cmd *cobra.Command, args []string) error {
-			cid, err := parseCID(args[0], listTasks)
-			if err != nil {
-				return err
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Task(cmd.Context(), cid)
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			return a.answer(cmd, v, func(w io.Writer) error { return table.Task(w, v) })
-		}),
+		RunE:              showing(a, listTasks, (*api.Client).Task, table.Task),
 	}
 }
 
@@ -245,32 +192,17 @@ func newTaskJoin(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "join CID", Short: "Take part in a task with a dataset of this node", Args: need("a CID"),
 		ValidArgsFunction: a.complete(taskCIDs),
-		RunE: action(func(cmd *cobra.Command, args []string) (err error) {
-			var q api.Join
-			if q.Task, err = parseCID(args[0], listTasks); err != nil {
-				return err
-			}
-			if dataset != "" {
-				if q.Dataset, err = parseCID(dataset, listDatasets+" --mine"); err != nil {
-					return err
-				}
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Join(cmd.Context(), q)
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			return a.answer(cmd, v, func(w io.Writer) error {
-				a.hint(cmd, "village task watch "+v.Task.String())
-				_, err := fmt.Fprintf(w, "joined with dataset %s: %d rows to train, %d to test\n", v.Dataset, v.TrainRows, v.TestRows)
-				return err
-			})
-		}),
 	}
+	cmd.RunE = asking(a, func(_ *cobra.Command, args []string) (q api.Join, err error) {
+		if q.Task, err = parseCID(args[0], listTasks); err == nil && dataset != "" {
+			q.Dataset, err = parseCID(dataset, listDatasets+" --mine")
+		}
+		return q, err
+	}, (*api.Client).Join, func(w io.Writer, v api.Joined) error {
+		a.hint(cmd, "village task watch "+v.Task.String())
+		_, err := fmt.Fprintf(w, "joined with dataset %s: %d rows to train, %d to test\n", v.Dataset, v.TrainRows, v.TestRows)
+		return err
+	})
 	cmd.Flags().StringVar(&dataset, "dataset", "", "CID of the dataset (else the only own one that fits)")
 	cmd.RegisterFlagCompletionFunc("dataset", a.complete(ownDatasetCIDs))
 	return cmd
@@ -280,24 +212,9 @@ func newTaskLeave(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "leave CID", Short: "End this node's part in a task for good", Args: need("a CID"),
 		ValidArgsFunction: a.complete(taskCIDs),
-		RunE: action(func(cmd *cobra.Command, args []string) error {
-			cid, err := parseCID(args[0], listTasks)
-			if err != nil {
-				return err
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			v, err := client.Leave(cmd.Context(), cid)
-			if err != nil {
-				return err
-			}
-			v.Schema = schema(cmd)
-			return a.answer(cmd, v, func(w io.Writer) error {
-				_, err := fmt.Fprintln(w, "left; the others go on without this node's updates")
-				return err
-			})
+		RunE: showing(a, listTasks, (*api.Client).Leave, func(w io.Writer, _ api.Left) error {
+			_, err := fmt.Fprintln(w, "left; the others go on without this node's updates")
+			return err
 		}),
 	}
 }
