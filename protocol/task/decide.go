@@ -57,17 +57,6 @@ type Seal struct {
 	Precommits [][]byte `cbor:"precommits"`
 }
 
-// Leave is the payload of a leave record: a node's signed end to its part.
-type Leave struct {
-	Task record.CID `cbor:"task"`
-}
-
-// Beacon is the payload of a beacon record: a sign that a node is at work.
-type Beacon struct {
-	Task  record.CID `cbor:"task"`
-	Round uint64     `cbor:"round"` // that it trains for
-}
-
 // RosterContent is what is decided on as the roster: CIDs of enrolments, sorted
 // by their bytes.
 type RosterContent struct {
@@ -324,30 +313,6 @@ func certificate(votes [][]byte, r record.Record, kind record.Kind, value record
 		cids = append(cids, vote.CID)
 	}
 	return cids, nil
-}
-
-// LeaveOf reads a leave record and checks it against its task.
-func LeaveOf(r record.Record, t Task) (Leave, error) {
-	var l Leave
-	if err := decode(r, record.KindLeave, &l); err != nil {
-		return Leave{}, err
-	}
-	if err := check(r, t, l.Task, r.Number == 0); err != nil {
-		return Leave{}, fmt.Errorf("%w: leave: %w", ErrInvalid, err)
-	}
-	return l, nil
-}
-
-// BeaconOf reads a beacon record and checks it against its task.
-func BeaconOf(r record.Record, t Task) (Beacon, error) {
-	var b Beacon
-	if err := decode(r, record.KindBeacon, &b); err != nil {
-		return Beacon{}, err
-	}
-	if err := check(r, t, b.Task, b.Round <= t.Rounds); err != nil {
-		return Beacon{}, fmt.Errorf("%w: beacon: %w", ErrInvalid, err)
-	}
-	return b, nil
 }
 
 // SortCIDs sorts by the bytes of the CIDs.

@@ -14,6 +14,33 @@ import (
 	"village/protocol/learn"
 )
 
+// Search is a choice among candidates by successive halving (Jamieson and
+// Talwalkar 2016): all of them are trained side by side, and at the end of each
+// rung those with the higher loss are dropped, on which the nodes agree.
+type Search struct {
+	Candidates []Candidate `cbor:"candidates" json:"candidates"`
+	Rungs      []Rung      `cbor:"rungs" json:"rungs"`
+}
+
+// Candidate is what is searched for: it stands for the fields of a task of the
+// same names.
+type Candidate struct {
+	Model        learn.Kind      `cbor:"model" json:"model"`
+	Hidden       []int           `cbor:"hidden,omitempty" json:"hidden,omitempty"`
+	LocalSteps   uint64          `cbor:"local_steps" json:"local_steps"`
+	LearningRate float64         `cbor:"learning_rate" json:"learning_rate"`
+	L2           float64         `cbor:"l2" json:"l2"`
+	Optimizer    learn.Optimizer `cbor:"optimizer,omitempty" json:"optimizer,omitempty"`
+	Outer        learn.Outer     `cbor:"outer,omitempty" json:"outer,omitempty"`
+	OuterRate    float64         `cbor:"outer_rate,omitempty" json:"outer_rate,omitempty"`
+}
+
+// Rung is a stage of a search.
+type Rung struct {
+	Round uint64 `cbor:"round" json:"round"` // its last one
+	Keep  uint64 `cbor:"keep" json:"keep"`   // candidates that go on
+}
+
 // rungs are those of the search, none without one.
 func (t Task) rungs() []Rung {
 	if t.Search == nil {

@@ -15,14 +15,12 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"village/protocol/dataset"
 	"village/protocol/learn"
 	"village/protocol/mixing"
 	"village/protocol/record"
-	"village/protocol/safetensors"
 )
 
 // Bounds of a task.
@@ -109,40 +107,6 @@ type Task struct {
 	Search *Search `cbor:"search,omitempty" json:"search,omitempty"`
 	// Parent, if set, is the model that the training starts from.
 	Parent *Parent `cbor:"parent,omitempty" json:"parent,omitempty"`
-}
-
-// Search is a choice among candidates by successive halving (Jamieson and
-// Talwalkar 2016): all of them are trained side by side, and at the end of each
-// rung those with the higher loss are dropped, on which the nodes agree.
-type Search struct {
-	Candidates []Candidate `cbor:"candidates" json:"candidates"`
-	Rungs      []Rung      `cbor:"rungs" json:"rungs"`
-}
-
-// Candidate is what is searched for: it stands for the fields of a task of the
-// same names.
-type Candidate struct {
-	Model        learn.Kind      `cbor:"model" json:"model"`
-	Hidden       []int           `cbor:"hidden,omitempty" json:"hidden,omitempty"`
-	LocalSteps   uint64          `cbor:"local_steps" json:"local_steps"`
-	LearningRate float64         `cbor:"learning_rate" json:"learning_rate"`
-	L2           float64         `cbor:"l2" json:"l2"`
-	Optimizer    learn.Optimizer `cbor:"optimizer,omitempty" json:"optimizer,omitempty"`
-	Outer        learn.Outer     `cbor:"outer,omitempty" json:"outer,omitempty"`
-	OuterRate    float64         `cbor:"outer_rate,omitempty" json:"outer_rate,omitempty"`
-}
-
-// Rung is a stage of a search.
-type Rung struct {
-	Round uint64 `cbor:"round" json:"round"` // its last one
-	Keep  uint64 `cbor:"keep" json:"keep"`   // candidates that go on
-}
-
-// Parent is a sealed model that a task goes on from. Its scaling is the task's,
-// for its parameters are for rows so scaled.
-type Parent struct {
-	Model   record.CID      `cbor:"model" json:"model"`
-	Scaling dataset.Scaling `cbor:"scaling" json:"scaling"`
 }
 
 // Columns is the number of columns that moments and scaling are of: those of the
@@ -244,19 +208,6 @@ func (t Task) checkModels() error {
 	return nil
 }
 
-// fits tells whether rows of so many columns can be scaled by s.
-func fits(s dataset.Scaling, columns int) bool {
-	if len(s.Mean) != columns || len(s.SD) != columns {
-		return false
-	}
-	for j, sd := range s.SD {
-		if !(sd > 0) || math.IsInf(sd, 0) || !(math.Abs(s.Mean[j]) < math.MaxFloat64) {
-			return false
-		}
-	}
-	return true
-}
-
 func (t Task) checkCandidate(i int) error {
 	c := t.Candidate(i)
 	if err := cmp.Or(t.SpecOf(i).Check(), c.Outer.Check(), c.Optimizer.Check()); err != nil {
@@ -314,133 +265,6 @@ func subject(payload []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Enrolment is the payload of an enrolment record: a node's signed yes to a task.
-type Enrolment struct {
-	Task     record.CID `cbor:"task" json:"task"`
-	Manifest record.CID `cbor:"manifest" json:"manifest"` // of the dataset that it trains on
-	Nation   string     `cbor:"nation" json:"nation"`
-	Node     string     `cbor:"node" json:"node"` // display name
-	// Moments of the encoded features over the training rows. Their count is
-	// the node's weight.
-	Moments dataset.Moments `cbor:"moments" json:"moments"`
-}
-
-// Update is the payload of an update record: a node's parameters after the
-// local steps of a round, the number of the record.
-type Update struct {
-	Task   record.CID `cbor:"task" json:"task"`
-	Roster record.CID `cbor:"roster" json:"roster"` // that it was trained with
-	Weight uint64     `cbor:"weight" json:"weight"`
-	// Previous is the round of the author's update before, 0 without one. It
-	// tells those who wait for a round that the author has left out.
-	Previous uint64 `cbor:"previous" json:"previous"`
-	// Settled says that the mix it was trained from had come to rest: see
-	// Task.Tolerance.
-	Settled bool `cbor:"settled" json:"settled"`
-	// Kept are the candidates of a search that the vector holds; Losses, in an
-	// update that ends a rung, the loss of each, averaged as the round found
-	// it, over Rows of the author's rows that it does not train on.
-	Kept   []int     `cbor:"kept,omitempty" json:"kept,omitempty"`
-	Losses []float64 `cbor:"losses,omitempty" json:"losses,omitempty"`
-	Rows   uint64    `cbor:"rows,omitempty" json:"rows,omitempty"`
-	// Vector is a safetensors file with "bias" and "weight", F64; empty where it
-	// is announced by Size, in bytes, and Chunks: the SHA-256 of each ChunkSize
-	// bytes of it, end to end.
-	Vector []byte `cbor:"vector" json:"-"`
-	Size   uint64 `cbor:"size" json:"-"`
-	Chunks []byte `cbor:"chunks" json:"-"`
-
-	Params []float64 `cbor:"-" json:"-"` // the vector decoded; nil until it is here
-}
-
-// Evaluation is the payload of an evaluation record: counts over a node's own
-// test rows, of the model and of what the node reaches alone.
-type Evaluation struct {
-	Task      record.CID   `cbor:"task" json:"task"`
-	Model     record.CID   `cbor:"model" json:"model"`
-	Local     learn.Counts `cbor:"local" json:"local"`
-	Federated learn.Counts `cbor:"federated" json:"federated"`
-	// Personal is the model with a part that the node has for itself, fitted to
-	// its training rows: the task's, else the bias.
-	Personal learn.Counts `cbor:"personal" json:"personal"`
-	// Better and Worse count the rows that only the model, or only the node's
-	// own one, gets right; both are 0 where the target is numeric.
-	Better uint64 `cbor:"better" json:"better"`
-	Worse  uint64 `cbor:"worse" json:"worse"`
-	// Parent is the model that the task went on from.
-	Parent *learn.Counts `cbor:"parent,omitempty" json:"parent,omitempty"`
-}
-
-// CheckMoments refuses moments that no training rows of a node have, or that
-// could not be merged with those of the others. It bounds what rows below 1e100
-// give, and keeps the squared differences of all means together finite.
-func CheckMoments(m dataset.Moments, width int) error {
-	if err := m.Check(width); err != nil {
-		return err
-	}
-	if m.Count > MaxRows {
-		return fmt.Errorf("%d rows; a node trains on at most %d", m.Count, uint64(MaxRows))
-	}
-	for j := range width {
-		if math.Abs(m.Mean[j]) > 1.001e100 || m.M2[j] > 1e210 {
-			return fmt.Errorf("the moments of encoded column %d are too large", j+1)
-		}
-	}
-	return nil
-}
-
-// NewUpdate encodes the parameters as the update's vector, inside of it or
-// announced by it, and returns the vector as well.
-func NewUpdate(u Update, t Task) (Update, []byte, error) {
-	kept := t.keptOf(u)
-	b, err := safetensors.Marshal(t.tensors(kept, u.Params), nil)
-	if err != nil {
-		return u, nil, err
-	}
-	if t.inline(kept) {
-		u.Vector = b
-	} else {
-		u.Size, u.Chunks = uint64(len(b)), hashes(b)
-	}
-	return u, b, nil
-}
-
-// keptOf are the candidates whose parameters an update holds.
-func (t Task) keptOf(u Update) []int {
-	if t.Search == nil {
-		return t.Everyone()
-	}
-	return u.Kept
-}
-
-// inline tells whether the vector of some candidates rides inside an update. With
-// many small tensors, what says where they are takes more room than they do.
-func (t Task) inline(kept []int) bool {
-	return 8*t.Length(kept) <= MaxVector && t.header(kept) <= MaxVector/2
-}
-
-// hashes returns the SHA-256 of each chunk, end to end.
-func hashes(b []byte) []byte {
-	var sums []byte
-	for start := 0; start < len(b); start += ChunkSize {
-		sum := sha256.Sum256(b[start:min(start+ChunkSize, len(b))])
-		sums = append(sums, sum[:]...)
-	}
-	return sums
-}
-
-// Fill reads the vector that an update announced.
-func (u Update) Fill(b []byte, t Task) (Update, error) {
-	if uint64(len(b)) != u.Size || !slices.Equal(hashes(b), u.Chunks) {
-		return u, fmt.Errorf("%w: the vector is not the one that was announced", ErrInvalid)
-	}
-	var err error
-	if u.Params, err = t.checkedVector(b, t.keptOf(u)); err != nil {
-		return u, fmt.Errorf("%w: update: %w", ErrInvalid, err)
-	}
-	return u, nil
-}
-
 // TaskOf reads and checks a task record.
 func TaskOf(r record.Record) (Task, error) {
 	var t Task
@@ -454,139 +278,6 @@ func TaskOf(r record.Record) (Task, error) {
 		return Task{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return t, nil
-}
-
-// EnrolmentOf reads an enrolment record and checks it against its task.
-func EnrolmentOf(r record.Record, t Task) (Enrolment, error) {
-	var e Enrolment
-	if err := decode(r, record.KindEnrolment, &e); err != nil {
-		return Enrolment{}, err
-	}
-	err := check(r, t, e.Task, r.Number == 0)
-	if err == nil {
-		err = CheckMoments(e.Moments, t.Columns())
-	}
-	if err == nil {
-		err = CheckName(e.Node)
-	}
-	if err == nil && (len(e.Nation) != 3 || strings.Trim(e.Nation, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "") {
-		err = errors.New("a nation is a code of three capital letters")
-	}
-	if err != nil {
-		return Enrolment{}, fmt.Errorf("%w: enrolment: %w", ErrInvalid, err)
-	}
-	return e, nil
-}
-
-// UpdateOf reads an update record and checks it against its task: the number of
-// its round, the shape of its vector and that every parameter can be averaged.
-func UpdateOf(r record.Record, t Task) (Update, error) {
-	var u Update
-	if err := decode(r, record.KindUpdate, &u); err != nil {
-		return Update{}, err
-	}
-	err := check(r, t, u.Task, r.Number >= 1 && r.Number <= t.Rounds)
-	if err == nil && u.Previous >= r.Number {
-		err = fmt.Errorf("round %d after round %d", r.Number, u.Previous)
-	}
-	if err == nil && (u.Weight == 0 || u.Weight > MaxRows) {
-		err = fmt.Errorf("weight %d", u.Weight)
-	}
-	if err == nil {
-		err = t.checkKept(u.Kept)
-	}
-	if err == nil {
-		err = t.checkLosses(u, r.Number)
-	}
-	if err == nil {
-		err = u.readVector(t)
-	}
-	if err != nil {
-		return Update{}, fmt.Errorf("%w: update: %w", ErrInvalid, err)
-	}
-	return u, nil
-}
-
-// checkLosses refuses losses that could not be averaged.
-func (t Task) checkLosses(u Update, round uint64) error {
-	due := t.endsRung(round)
-	switch {
-	case due && len(u.Losses) != len(u.Kept), !due && len(u.Losses)+int(u.Rows) != 0:
-		return fmt.Errorf("%d losses of %d candidates", len(u.Losses), len(u.Kept))
-	case u.Rows > u.Weight:
-		return fmt.Errorf("losses over %d rows of %d", u.Rows, u.Weight)
-	}
-	for _, l := range u.Losses {
-		if !(l >= 0 && l <= MaxLoss) {
-			return fmt.Errorf("a loss of %g", l)
-		}
-	}
-	return nil
-}
-
-// readVector reads a vector that rides inside, or checks the announcement of one
-// that does not.
-func (u *Update) readVector(t Task) (err error) {
-	kept := t.keptOf(*u)
-	least := uint64(8 * t.Length(kept))
-	most := least + uint64(t.header(kept)) // the exact size follows from the form
-	if !t.inline(kept) {
-		if len(u.Vector) != 0 || u.Size < least || u.Size > most || uint64(len(u.Chunks)) != (u.Size+ChunkSize-1)/ChunkSize*sha256.Size {
-			return errors.New("announcement of a vector that does not fit the model")
-		}
-		return nil
-	}
-	if u.Size != 0 || len(u.Chunks) != 0 || uint64(len(u.Vector)) > most {
-		return errors.New("a small vector rides inside the update")
-	}
-	u.Params, err = t.checkedVector(u.Vector, kept)
-	return err
-}
-
-// checkedVector reads parameters that can be averaged.
-func (t Task) checkedVector(b []byte, kept []int) ([]float64, error) {
-	params, err := t.vector(b, kept)
-	if err == nil {
-		err = mixing.NewSum(len(params)).Add(1, params)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return params, nil
-}
-
-// EvaluationOf reads an evaluation record and checks it against its task.
-func EvaluationOf(r record.Record, t Task) (Evaluation, error) {
-	var e Evaluation
-	if err := decode(r, record.KindEvaluation, &e); err != nil {
-		return Evaluation{}, err
-	}
-	err := check(r, t, e.Task, r.Number == 0)
-	counts := []learn.Counts{e.Local, e.Federated, e.Personal}
-	if e.Parent != nil {
-		counts = append(counts, *e.Parent)
-	}
-	for _, c := range counts {
-		if err == nil {
-			err = c.Check(len(t.Encoding.Classes), len(t.Encoding.Groups))
-		}
-		if err == nil && c.Rows != e.Federated.Rows {
-			err = errors.New("two models are counted on other rows")
-		}
-	}
-	if err == nil && (e.Parent != nil) != (t.Parent != nil) {
-		err = errors.New("the model that the task goes on from is counted in tasks that have one")
-	}
-	if err == nil && (e.Better > e.Federated.Rows || e.Worse > e.Federated.Rows-e.Better) {
-		err = errors.New("more rows are better or worse than there are")
-	}
-	if err == nil && e.Local.Rows > MaxRows {
-		err = fmt.Errorf("%d rows; a node tests on at most %d", e.Local.Rows, uint64(MaxRows))
-	}
-	if err != nil {
-		return Evaluation{}, fmt.Errorf("%w: evaluation: %w", ErrInvalid, err)
-	}
-	return e, nil
 }
 
 func decode(r record.Record, kind record.Kind, v any) error {
