@@ -56,8 +56,13 @@ func results(m task.Model) (task.Results, CardOptions) {
 	}
 	return r, CardOptions{
 		Task: task.Task{
-			Name: m.Name, Description: "Who is ill?\n\n# " + hostile, Encoding: m.Encoding, Model: m.Spec.Kind, Rounds: 40, LocalSteps: 5,
-			LearningRate: .1, Batch: 32, L2: .01, Mixing: "all", Optimizer: learn.Adam, Prox: .5, Outer: learn.OuterYogi, OuterRate: .3,
+			Name: m.Name, Description: "Who is ill?\n\n# " + hostile, Encoding: m.Encoding,
+			Settings: task.Settings{Rounds: 40, Training: task.Training{
+				Candidate: task.Candidate{
+					Model: m.Spec.Kind, LocalSteps: 5, LearningRate: .1, L2: .01, Optimizer: learn.Adam, Outer: learn.OuterYogi, OuterRate: .3,
+				},
+				Batch: 32, Mixing: "all", Prox: .5,
+			}},
 		},
 		Datasets: []api.Dataset{
 			{CID: record.CIDOf([]byte("1")), PeerID: a, Manifest: dataset.Manifest{Name: "Heart disease", Licence: "CC-BY-4.0", Domain: "health"}},

@@ -372,7 +372,7 @@ func TestBeaconOf(t *testing.T) {
 
 func TestRecent(t *testing.T) {
 	for rounds, want := range map[uint64]uint64{1: 1, 9: 1, 19: 1, 20: 2, 100: 10, MaxRounds: MaxRounds / 10} {
-		if got := (Task{Rounds: rounds}).Recent(); got != want {
+		if got := (Task{Settings: Settings{Rounds: rounds}}).Recent(); got != want {
 			t.Errorf("of %d rounds %d are recent, want %d", rounds, got, want)
 		}
 	}

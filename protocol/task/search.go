@@ -22,19 +22,6 @@ type Search struct {
 	Rungs      []Rung      `cbor:"rungs" json:"rungs"`
 }
 
-// Candidate is what is searched for: it stands for the fields of a task of the
-// same names.
-type Candidate struct {
-	Model        learn.Kind      `cbor:"model" json:"model"`
-	Hidden       []int           `cbor:"hidden,omitempty" json:"hidden,omitempty"`
-	LocalSteps   uint64          `cbor:"local_steps" json:"local_steps"`
-	LearningRate float64         `cbor:"learning_rate" json:"learning_rate"`
-	L2           float64         `cbor:"l2" json:"l2"`
-	Optimizer    learn.Optimizer `cbor:"optimizer,omitempty" json:"optimizer,omitempty"`
-	Outer        learn.Outer     `cbor:"outer,omitempty" json:"outer,omitempty"`
-	OuterRate    float64         `cbor:"outer_rate,omitempty" json:"outer_rate,omitempty"`
-}
-
 // Rung is a stage of a search.
 type Rung struct {
 	Round uint64 `cbor:"round" json:"round"` // its last one
@@ -143,7 +130,7 @@ func fill[T any](list *[]T, values ...T) {
 func (s Space) Draw(n int, t Task) []Candidate {
 	stream := rand.New(rand.NewChaCha8(sha256.Sum256(binary.BigEndian.AppendUint64([]byte("village search"), t.Seed))))
 	var list []Candidate
-	if usual := (Task{Encoding: t.Encoding, Model: t.Model, Hidden: t.Hidden, LocalSteps: t.LocalSteps, LearningRate: t.LearningRate, L2: t.L2}).Candidate(0); slices.Contains(s.Models, usual.Model) && usual.Model != learn.MLP {
+	if usual := (Candidate{Model: t.Model, Hidden: t.Hidden, LocalSteps: t.LocalSteps, LearningRate: t.LearningRate, L2: t.L2}); slices.Contains(s.Models, usual.Model) && usual.Model != learn.MLP {
 		list = append(list, usual)
 	}
 	for tries := 0; len(list) < n && tries < 100*n; tries++ {

@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"unicode/utf8"
 
@@ -68,37 +67,12 @@ var (
 // Task is the payload of a task record. It carries everything that training
 // needs to be the same at every node; the proposer has no further role.
 type Task struct {
-	Name         string           `cbor:"name" json:"name"`
-	Description  string           `cbor:"description" json:"description"`
-	Created      uint64           `cbor:"created" json:"created"` // Unix seconds, for display only
-	Encoding     dataset.Encoding `cbor:"encoding" json:"encoding"`
-	Nodes        []record.NodeID  `cbor:"nodes" json:"nodes"` // those that may take part, in peer-ID order
-	Model        learn.Kind       `cbor:"model" json:"model"`
-	Rounds       uint64           `cbor:"rounds" json:"rounds"`
-	LocalSteps   uint64           `cbor:"local_steps" json:"local_steps"`
-	LearningRate float64          `cbor:"learning_rate" json:"learning_rate"`
-	Batch        uint64           `cbor:"batch" json:"batch"` // rows a step; 0 = all
-	L2           float64          `cbor:"l2" json:"l2"`
-	Mixing       string           `cbor:"mixing" json:"mixing"` // a rule of mixing.New, over the places of Nodes
-	Seed         uint64           `cbor:"seed" json:"seed"`
-	// Tolerance ends the training early, at the first round that every node
-	// entered with a mix no further than this (in any parameter) from its mix
-	// before. 0 = never.
-	Tolerance float64 `cbor:"tolerance" json:"tolerance"`
-
-	Hidden    []int           `cbor:"hidden,omitempty" json:"hidden,omitempty"`       // see learn.Spec
-	Optimizer learn.Optimizer `cbor:"optimizer,omitempty" json:"optimizer,omitempty"` // of the local steps
-	Prox      float64         `cbor:"prox,omitempty" json:"prox,omitempty"`           // see learn.Training
-	// Outer is the rule by which the averaged change of a round is taken, OuterRate
-	// its step; "" takes the change as it is.
-	Outer     learn.Outer `cbor:"outer,omitempty" json:"outer,omitempty"`
-	OuterRate float64     `cbor:"outer_rate,omitempty" json:"outer_rate,omitempty"`
-	// Scaffold corrects local steps for what the nodes' rows differ in, with
-	// control variates that travel in the update (Karimireddy et al. 2020).
-	Scaffold bool `cbor:"scaffold,omitempty" json:"scaffold,omitempty"`
-	// Personal is the part of the model that every node has for itself: it is
-	// trained, but never leaves the node, and is zero in the model.
-	Personal learn.Part `cbor:"personal,omitempty" json:"personal,omitempty"`
+	Name        string           `cbor:"name" json:"name"`
+	Description string           `cbor:"description" json:"description"`
+	Created     uint64           `cbor:"created" json:"created"` // Unix seconds, for display only
+	Encoding    dataset.Encoding `cbor:"encoding" json:"encoding"`
+	Nodes       []record.NodeID  `cbor:"nodes" json:"nodes"` // those that may take part, in peer-ID order
+	Settings
 	// RoundTime ends a node's local steps after so many milliseconds, at least one
 	// step; its change then counts as if it had made all (FedNova, Wang et al.
 	// 2020). 0 = never.
@@ -159,18 +133,10 @@ func (t Task) Check() error {
 			return errors.New("a task's nodes are in peer-ID order and named once")
 		}
 	}
-	switch {
-	case t.Rounds < 1 || t.Rounds > MaxRounds:
-		return fmt.Errorf("a task has 1 to %d rounds, not %d", MaxRounds, t.Rounds)
-	case t.Batch > math.MaxInt32:
-		return fmt.Errorf("a batch of %d rows is too large", t.Batch)
-	case !(t.Prox >= 0) || t.Prox > 1e6:
-		return fmt.Errorf("prox is 0 to 1e6, not %g", t.Prox)
-	case t.RoundTime > 24*3600*1000:
+	if t.RoundTime > 24*3600*1000 {
 		return fmt.Errorf("a round's local steps end after at most a day, not %d ms", t.RoundTime)
-	case !(t.Tolerance >= 0) || math.IsInf(t.Tolerance, 0):
-		return fmt.Errorf("a tolerance is 0 or above, not %g", t.Tolerance)
-	case t.Tolerance > 0 && t.Mixing != mixing.All:
+	}
+	if t.Tolerance > 0 && t.Mixing != mixing.All {
 		// With a graph somebody is always a round ahead, and it would never end.
 		return fmt.Errorf("a tolerance ends a task that mixes %s; mixing %s trains all rounds", mixing.All, t.Mixing)
 	}
@@ -192,11 +158,6 @@ func (t Task) checkModels() error {
 			return err
 		}
 	}
-	switch t.Personal {
-	case learn.NoPart, learn.Bias, learn.LastLayer:
-	default:
-		return fmt.Errorf("a node's own part is bias or last-layer, not %.16q", string(t.Personal))
-	}
 	if p := t.Parent; p != nil {
 		if t.Search != nil {
 			return errors.New("a task that goes on from a model has no search: the model is what it is")
@@ -209,23 +170,18 @@ func (t Task) checkModels() error {
 }
 
 func (t Task) checkCandidate(i int) error {
-	c := t.Candidate(i)
-	if err := cmp.Or(t.SpecOf(i).Check(), c.Outer.Check(), c.Optimizer.Check()); err != nil {
+	c, s := t.Candidate(i), t.Settings
+	s.Candidate = c
+	if err := cmp.Or(t.SpecOf(i).Check(), s.check()); err != nil {
 		return err
 	}
 	switch {
-	case c.LocalSteps < 1 || c.LocalSteps > MaxLocalSteps:
-		return fmt.Errorf("a round has 1 to %d local steps, not %d", MaxLocalSteps, c.LocalSteps)
-	case t.Rounds <= MaxRounds && t.Rounds*c.LocalSteps > MaxSteps:
+	case t.Rounds*c.LocalSteps > MaxSteps:
 		return fmt.Errorf("all rounds together have at most %d local steps, not %d", MaxSteps, t.Rounds*c.LocalSteps)
-	case !(c.LearningRate > 0) || c.LearningRate > 1e6:
-		return fmt.Errorf("a learning rate is above 0 and at most 1e6, not %g", c.LearningRate)
-	case !(c.L2 >= 0) || c.L2 > 1e6:
-		return fmt.Errorf("l2 is 0 to 1e6, not %g", c.L2)
 	case c.Outer == learn.Plain && c.OuterRate != 0:
 		return errors.New("an outer rate needs an outer optimizer: nesterov, adam or yogi")
-	case c.Outer != learn.Plain && (!(c.OuterRate > 0) || c.OuterRate > 1e3):
-		return fmt.Errorf("an outer rate is above 0 and at most 1e3, not %g", c.OuterRate)
+	case c.Outer != learn.Plain && c.OuterRate == 0:
+		return fmt.Errorf("an outer rate of 0 stands still beside the outer optimizer %s", c.Outer)
 	case t.Scaffold && c.Optimizer != learn.SGD:
 		return fmt.Errorf("scaffold corrects plain gradient steps; it cannot stand beside the optimizer %s", c.Optimizer)
 	case t.Scaffold && t.Personal != learn.NoPart:

@@ -41,10 +41,7 @@ func (t Task) Candidate(i int) Candidate {
 	if t.Search != nil {
 		return t.Search.Candidates[i]
 	}
-	return Candidate{
-		Model: t.Model, Hidden: t.Hidden, LocalSteps: t.LocalSteps, LearningRate: t.LearningRate, L2: t.L2,
-		Optimizer: t.Optimizer, Outer: t.Outer, OuterRate: t.OuterRate,
-	}
+	return t.Settings.Candidate
 }
 
 // Everyone is the list of all candidates.
