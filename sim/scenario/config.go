@@ -14,7 +14,6 @@ import (
 
 	"village/protocol/agree"
 	"village/protocol/dataset"
-	"village/protocol/learn"
 	"village/protocol/mixing"
 	"village/protocol/record"
 	"village/protocol/task"
@@ -200,17 +199,9 @@ func (s Scenario) nodes(table dataset.Table, o dataset.Options, nations map[stri
 		return task.Task{}, nil, err
 	}
 	t := task.New(o.Name, encoding, nil)
-	t.Rounds, t.LocalSteps, t.LearningRate, t.Batch, t.L2 = s.Rounds, s.LocalSteps, s.LearningRate, s.Batch, s.L2
-	t.Tolerance, t.Mixing, t.Seed = s.Tolerance, s.Mixing, s.Seed
-	switch {
-	case s.Model != "":
-		t.Model = learn.Kind(s.Model)
-	case len(s.Hidden) > 0:
-		t.Model = learn.MLP
-	}
-	t.Hidden, t.Optimizer, t.Prox, t.Scaffold = s.Hidden, learn.Optimizer(s.Optimizer), s.Prox, s.Scaffold
-	t.SetOuter(learn.Outer(s.Outer), s.OuterRate)
-	t.Personal = learn.Part(s.Personal)
+	usual := task.Settings{}
+	usual.Model = t.Model
+	t.Settings = s.Settings.Over(usual)
 	if s.Within > 0 {
 		t.RoundTime = uint64(max(1, s.Within.Milliseconds()/int64(t.Rounds)))
 	}

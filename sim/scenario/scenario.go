@@ -16,8 +16,6 @@ import (
 
 	"github.com/BurntSushi/toml"
 
-	"village/protocol/dataset"
-	"village/protocol/mixing"
 	"village/protocol/task"
 	"village/sim"
 )
@@ -43,25 +41,10 @@ type Scenario struct {
 	Nodes     int
 	Rows      int
 
-	Rounds       uint64
-	LocalSteps   uint64
-	LearningRate float64
-	Batch        uint64
-	L2           float64
-	Tolerance    float64
-	Mixing       string
-	Model        string
-	Hidden       []int
-	Optimizer    string
-	Prox         float64
-	Scaffold     bool
-	Outer        string
-	OuterRate    float64
-	Personal     string
-	Sensitive    string
-	Auto         int
-	Within       time.Duration
-	Seed         uint64
+	task.Settings
+	Sensitive string
+	Auto      int
+	Within    time.Duration
 
 	Latency   Latency
 	Bandwidth Bandwidth
@@ -82,13 +65,13 @@ type Scenario struct {
 
 // New returns a scenario with every key at its default, and no data.
 func New() Scenario {
-	t := task.New("", dataset.Encoding{}, nil)
-	return Scenario{
-		Rounds: t.Rounds, LocalSteps: t.LocalSteps, LearningRate: t.LearningRate, Batch: t.Batch, L2: t.L2,
-		Tolerance: t.Tolerance, Mixing: t.Mixing, Seed: 1,
-		Latency: Latency{Min: 5 * time.Millisecond, Max: 50 * time.Millisecond},
-		Down:    10 * time.Second, Step: 100 * time.Millisecond,
+	s := Scenario{
+		Settings: task.Defaults(),
+		Latency:  Latency{Min: 5 * time.Millisecond, Max: 50 * time.Millisecond},
+		Down:     10 * time.Second, Step: 100 * time.Millisecond,
 	}
+	s.Seed = 1
+	return s
 }
 
 // Key is a key of a scenario.
@@ -118,7 +101,7 @@ type key struct {
 	wrong func(*Scenario) string // what would be possible; "" = the value is
 }
 
-var keys = []key{
+var keys = slices.Concat([]key{
 	{"about", "what the scenario shows, in one line", func(s *Scenario) any { return &s.About }, nil},
 
 	{"data", "a shipped set, a CSV file, or synthetic:ROWSxFEATURES", func(s *Scenario) any { return &s.Data }, func(s *Scenario) string {
@@ -148,51 +131,7 @@ var keys = []key{
 	{"rows", "training rows that a node has at most; its test rows stay (default: all)", func(s *Scenario) any { return &s.Rows }, func(s *Scenario) string {
 		return unless(s.Rows >= 0, "it is 1 or more, or 0 for all")
 	}},
-
-	{"rounds", "rounds to train", func(s *Scenario) any { return &s.Rounds }, func(s *Scenario) string {
-		return unless(s.Rounds >= 1 && s.Rounds <= task.MaxRounds, "it is 1 to %d", task.MaxRounds)
-	}},
-	{"local-steps", "steps that a node makes on its own in a round", func(s *Scenario) any { return &s.LocalSteps }, func(s *Scenario) string {
-		return unless(s.LocalSteps >= 1 && s.LocalSteps <= task.MaxLocalSteps, "it is 1 to %d", task.MaxLocalSteps)
-	}},
-	{"learning-rate", "size of a step", func(s *Scenario) any { return &s.LearningRate }, func(s *Scenario) string {
-		return unless(s.LearningRate > 0 && s.LearningRate <= 1e6, "it is above 0 and at most 1e6")
-	}},
-	{"batch", "rows of a step; 0 = all of the node", func(s *Scenario) any { return &s.Batch }, func(s *Scenario) string {
-		return unless(s.Batch <= 1<<31-1, "it is 0 to %d", 1<<31-1)
-	}},
-	{"l2", "penalty on large weights", func(s *Scenario) any { return &s.L2 }, func(s *Scenario) string {
-		return unless(s.L2 >= 0 && s.L2 <= 1e6, "it is 0 to 1e6")
-	}},
-	{"tolerance", "end when no parameter moves more than this in a round, with mixing=all; 0 = train all rounds", func(s *Scenario) any { return &s.Tolerance }, func(s *Scenario) string {
-		return unless(s.Tolerance >= 0 && s.Tolerance <= 1e6, "it is 0 to 1e6")
-	}},
-	{"mixing", "whose parameters a node mixes: all, ring, torus, regular:K, exponential, base:K or random", func(s *Scenario) any { return &s.Mixing }, func(s *Scenario) string {
-		if err := mixing.Check(s.Mixing); err != nil {
-			return err.Error()
-		}
-		return ""
-	}},
-	{"model", "linear, logistic, softmax or mlp (default: as the target asks for)", func(s *Scenario) any { return &s.Model }, func(s *Scenario) string {
-		return oneOf(s.Model, "linear", "logistic", "softmax", "mlp")
-	}},
-	{"hidden", "widths of the hidden layers of a perceptron, as 64 or 64,32", func(s *Scenario) any { return &s.Hidden }, nil},
-	{"optimizer", "of the local steps: momentum or adam (default: plain gradient steps)", func(s *Scenario) any { return &s.Optimizer }, func(s *Scenario) string {
-		return oneOf(s.Optimizer, "momentum", "adam")
-	}},
-	{"prox", "FedProx: pull of local steps to where they set out from", func(s *Scenario) any { return &s.Prox }, func(s *Scenario) string {
-		return unless(s.Prox >= 0 && s.Prox <= 1e6, "it is 0 to 1e6")
-	}},
-	{"scaffold", "correct local steps for what the nodes' rows differ in", func(s *Scenario) any { return &s.Scaffold }, nil},
-	{"outer", "how the averaged change is taken: nesterov, adam or yogi (default: as it is)", func(s *Scenario) any { return &s.Outer }, func(s *Scenario) string {
-		return oneOf(s.Outer, "nesterov", "adam", "yogi")
-	}},
-	{"outer-rate", "step of the outer optimizer; 0 = its usual one", func(s *Scenario) any { return &s.OuterRate }, func(s *Scenario) string {
-		return unless(s.OuterRate >= 0 && s.OuterRate <= 1e3, "it is 0 to 1000")
-	}},
-	{"personal", "what every node has for itself: bias or last-layer (default: nothing)", func(s *Scenario) any { return &s.Personal }, func(s *Scenario) string {
-		return oneOf(s.Personal, "bias", "last-layer")
-	}},
+}, settings(), []key{
 	{"sensitive", "column by whose levels the results tell groups apart", func(s *Scenario) any { return &s.Sensitive }, nil},
 	{"auto", "candidates among which the nodes choose the model and its training; 0 = none", func(s *Scenario) any { return &s.Auto }, func(s *Scenario) string {
 		return unless(s.Auto == 0 || s.Auto >= 2 && s.Auto <= task.MaxCandidates, "it is 2 to %d, or 0", task.MaxCandidates)
@@ -201,7 +140,7 @@ var keys = []key{
 		return unless(s.Within >= 0 && s.Within <= maxTime, "it is at most 30 days, as 10m")
 	}},
 	{"seed", "the same seed gives the same run", func(s *Scenario) any { return &s.Seed }, func(s *Scenario) string {
-		return unless(s.Seed < 1<<63, "it is below 2^63")
+		return unless(s.Seed < 1<<63, "it is below 2^63") // a file has no larger numbers
 	}},
 
 	{"latency", "how long a message is under way: distance (between the nodes' nations), or as 5ms-50ms", func(s *Scenario) any { return &s.Latency }, func(s *Scenario) string {
@@ -242,17 +181,25 @@ var keys = []key{
 	}},
 
 	{"vary", "keys with the values to compare, as mixing=all,ring", func(s *Scenario) any { return &s.Vary }, nil},
+})
+
+// settings are the keys that a task has as its settings, but the seed, which here is
+// of everything else, too.
+func settings() (list []key) {
+	for _, k := range task.Table {
+		if k.Name != "seed" {
+			list = append(list, key{k.Name, k.Help,
+				func(s *Scenario) any { return k.At(&s.Settings) },
+				func(s *Scenario) string { return k.Wrong(&s.Settings) }})
+		}
+	}
+	return list
 }
 
 const (
 	maxNodes = 100_000
 	maxTime  = 30 * 24 * time.Hour // after which a run ends anyway
 )
-
-// oneOf returns what would be possible where the value is neither empty nor that.
-func oneOf(value string, values ...string) string {
-	return unless(value == "" || slices.Contains(values, value), "it is %s or %s", strings.Join(values[:len(values)-1], ", "), values[len(values)-1])
-}
 
 // unless returns what would be possible where the value is not.
 func unless(ok bool, format string, args ...any) string {

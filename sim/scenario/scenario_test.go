@@ -31,7 +31,7 @@ func TestSetRefuses(t *testing.T) {
 		{"learning-rate", "+Inf", "at most 1e6"},
 		{"batch", "99999999999", "it is 0 to 2147483647"},
 		{"l2", "-1", "0 to 1e6"},
-		{"tolerance", "NaN", "0 to 1e6"},
+		{"tolerance", "NaN", "0 or above"},
 		{"mixing", "star", "ring"},
 		{"model", "forest", "linear, logistic, softmax or mlp"},
 		{"seed", "18446744073709551615", "below 2^63"},
