@@ -19,6 +19,7 @@ import (
 	"village/node/api"
 	"village/protocol/dataset"
 	"village/protocol/record"
+	"village/protocol/task"
 	"village/storage"
 )
 
@@ -148,7 +149,7 @@ func (c *couple) life(i int) {
 	})
 	load.Go(func() {
 		v, err := here.Propose(ctx, api.Propose{
-			Name: fmt.Sprint("task ", first), Target: "sick", Rounds: 30, Nodes: []record.NodeID{c.nodeID(0), c.nodeID(1)},
+			Name: fmt.Sprint("task ", first), Target: "sick", Settings: task.Settings{Rounds: 30}, Nodes: []record.NodeID{c.nodeID(0), c.nodeID(1)},
 		})
 		if failed(err) {
 			return

@@ -18,6 +18,7 @@ import (
 	"village/node/home"
 	"village/node/table"
 	"village/protocol/record"
+	"village/protocol/task"
 )
 
 const listTasks = "village task list"
@@ -28,10 +29,10 @@ func newTask(a *app) *cobra.Command {
 }
 
 func newTaskPropose(a *app) *cobra.Command {
-	var q api.Propose
+	q := api.Propose{Settings: task.Defaults()}
+	q.L2 = &q.Settings.L2
 	var file string
 	var nodes []string
-	var l2 float64
 	var within time.Duration
 	cmd := &cobra.Command{
 		Use: "propose", Short: "Publish a task for the named nodes to train",
@@ -70,9 +71,6 @@ again by their loss on rows held back, and the last one is the task's.`, Args: n
 		} else if q.Nodes, err = parseNodeIDs(cmd, nodes); err != nil {
 			return q, err
 		}
-		if cmd.Flags().Changed("l2") {
-			q.L2 = &l2
-		}
 		q.Seconds = max(q.Seconds, within.Seconds())
 		switch {
 		case q.Name == "":
@@ -90,25 +88,12 @@ again by their loss on rows held back, and the last one is the task's.`, Args: n
 	f.StringSliceVar(&q.Features, "features", nil, "columns to predict it from (else all that the nodes' datasets share)")
 	f.StringSliceVar(&nodes, "nodes", nil, "peer IDs of the nodes that may take part")
 	f.StringVar(&q.Sensitive, "sensitive", "", "column by whose levels the report tells groups apart")
-	f.StringVar(&q.Model, "model", "", "linear, logistic, softmax or mlp (else as the target asks for)")
-	f.IntSliceVar(&q.Hidden, "hidden", nil, "widths of the hidden layers of a perceptron (mlp)")
+	for _, k := range task.Table {
+		settingFlag(f, k, &q.Settings, k.Help)
+	}
 	f.IntVar(&q.Auto, "auto", 0, "have the nodes choose among so many models and ways to train them (16 if no number is given)")
 	f.Lookup("auto").NoOptDefVal = "16"
-	f.Uint64Var(&q.Rounds, "rounds", 0, "number of rounds (0 = default)")
-	f.Uint64Var(&q.LocalSteps, "local-steps", 0, "steps of each node in a round (0 = default)")
-	f.Float64Var(&q.LearningRate, "learning-rate", 0, "length of a step (0 = default)")
-	f.Uint64Var(&q.Batch, "batch", 0, "rows in a step (0 = default)")
-	f.Float64Var(&l2, "l2", 0, "penalty on squared weights (left out = default)")
-	f.StringVar(&q.Optimizer, "optimizer", "", "of the local steps: momentum or adam (else plain gradient steps)")
-	f.Float64Var(&q.Prox, "prox", 0, "FedProx: pull of local steps to where they set out from")
-	f.BoolVar(&q.Scaffold, "scaffold", false, "correct local steps for what the nodes' rows differ in")
-	f.StringVar(&q.Outer, "outer", "", "how the averaged change is taken: nesterov, adam or yogi (else as it is)")
-	f.Float64Var(&q.OuterRate, "outer-rate", 0, "step of the outer optimizer (0 = default)")
-	f.StringVar(&q.Personal, "personal", "", "what every node has for itself, and never sends: bias or last-layer")
 	f.DurationVar(&within, "within", 0, "time that a node's local steps may take in all; slow nodes make fewer (0 = any)")
-	f.StringVar(&q.Mixing, "mixing", "", "who mixes with whom: all (default), ring, torus, regular:K, exponential, base:K or random")
-	f.Uint64Var(&q.Seed, "seed", 0, "seed of everything random")
-	f.Float64Var(&q.Tolerance, "tolerance", 0, "stop when no parameter changes by more (0 = run all rounds)")
 	f.StringVar(&file, "file", "", "TOML file with all of this, keys with _ for -")
 	return cmd
 }
@@ -130,6 +115,7 @@ func publishing[Q any](a *app, cmd *cobra.Command, read func(*cobra.Command, []s
 
 func newTaskContinue(a *app) *cobra.Command {
 	var q api.Continue
+	var given task.Settings
 	var nodes []string
 	cmd := &cobra.Command{
 		Use: "continue MODEL", Short: "Publish a task that goes on from a model, with new rows",
@@ -140,6 +126,7 @@ sets the new model beside the old one; it is promoted where it is not worse.`,
 		Args: need("a MODEL"), ValidArgsFunction: a.complete(modelCIDs),
 	}
 	cmd.RunE = publishing(a, cmd, func(cmd *cobra.Command, args []string) (_ api.Continue, err error) {
+		q.Rounds, q.LocalSteps, q.LearningRate = given.Rounds, given.LocalSteps, given.LearningRate
 		if q.Model, err = parseCID(args[0], listModels); err == nil {
 			q.Nodes, err = parseNodeIDs(cmd, nodes)
 		}
@@ -149,10 +136,31 @@ sets the new model beside the old one; it is promoted where it is not worse.`,
 	f.StringVar(&q.Name, "name", "", "name of the task (else that of the model)")
 	f.StringVar(&q.Description, "description", "", "what is new")
 	f.StringSliceVar(&nodes, "nodes", nil, "peer IDs of the nodes that may take part (else as before)")
-	f.Uint64Var(&q.Rounds, "rounds", 0, "number of rounds (0 = as before)")
-	f.Uint64Var(&q.LocalSteps, "local-steps", 0, "steps of each node in a round (0 = as before)")
-	f.Float64Var(&q.LearningRate, "learning-rate", 0, "length of a step (0 = as before)")
+	for _, k := range task.Table {
+		switch k.Name {
+		case "rounds", "local-steps", "learning-rate":
+			settingFlag(f, k, &given, k.Help+" (0 = as before)")
+		}
+	}
 	return cmd
+}
+
+// settingFlag adds the flag of a setting, whose default is the value that s has.
+func settingFlag(f *pflag.FlagSet, k task.Setting, s *task.Settings, help string) {
+	switch p := k.At(s).(type) {
+	case *uint64:
+		f.Uint64Var(p, k.Name, *p, help)
+	case *float64:
+		f.Float64Var(p, k.Name, *p, help)
+	case *bool:
+		f.BoolVar(p, k.Name, *p, help)
+	case *string:
+		f.StringVar(p, k.Name, *p, help)
+	case *[]int:
+		f.IntSliceVar(p, k.Name, *p, help)
+	default:
+		panic(fmt.Sprintf("a setting of type %T", p))
+	}
 }
 
 // readTask reads a task file of at most 1 MiB.

@@ -192,34 +192,20 @@ type Rows struct {
 // Propose asks to publish a task. Zero values mean the defaults; Features empty
 // means every feature that all the nodes' datasets share.
 type Propose struct {
-	Name         string          `json:"name" toml:"name"`
-	Description  string          `json:"description" toml:"description"`
-	Target       string          `json:"target" toml:"target"`
-	Features     []string        `json:"features" toml:"features"`
-	Nodes        []record.NodeID `json:"nodes" toml:"nodes"`
-	Model        string          `json:"model" toml:"model"` // logistic, softmax; "" chooses by the number of classes
-	Rounds       uint64          `json:"rounds" toml:"rounds"`
-	LocalSteps   uint64          `json:"local_steps" toml:"local_steps"`
-	LearningRate float64         `json:"learning_rate" toml:"learning_rate"`
-	Batch        uint64          `json:"batch" toml:"batch"`
-	L2           *float64        `json:"l2" toml:"l2"`
-	Mixing       string          `json:"mixing" toml:"mixing"`
-	Seed         uint64          `json:"seed" toml:"seed"`
-	Tolerance    float64         `json:"tolerance" toml:"tolerance"`
-	Hidden       []int           `json:"hidden" toml:"hidden"` // implies model mlp
-	Optimizer    string          `json:"optimizer" toml:"optimizer"`
-	Prox         float64         `json:"prox" toml:"prox"`
-	Outer        string          `json:"outer" toml:"outer"`
-	OuterRate    float64         `json:"outer_rate" toml:"outer_rate"`
-	Scaffold     bool            `json:"scaffold" toml:"scaffold"`
-	Personal     string          `json:"personal" toml:"personal"`
-	Sensitive    string          `json:"sensitive" toml:"sensitive"` // column
+	Name        string          `json:"name"`
+	Description string          `json:"description"`
+	Target      string          `json:"target"`
+	Features    []string        `json:"features"`
+	Nodes       []record.NodeID `json:"nodes"`
+	task.Settings
+	L2        *float64 `json:"l2"`        // 0 is none; nil means the default
+	Sensitive string   `json:"sensitive"` // column
 	// Seconds bounds the time of all local steps of a node together.
-	Seconds float64 `json:"seconds" toml:"seconds"`
+	Seconds float64 `json:"seconds"`
 	// Auto has the nodes choose among so many candidates of the Search space, whose
 	// empty lists have defaults; 0 = none.
-	Auto   int        `json:"auto" toml:"auto"`
-	Search task.Space `json:"search" toml:"search"`
+	Auto   int        `json:"auto"`
+	Search task.Space `json:"search"`
 }
 
 // Continue asks to publish a task that goes on from a model, with new rows. Zero

@@ -1,6 +1,7 @@
 package home
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -10,7 +11,7 @@ import (
 )
 
 // DecodeTOML reads a flat TOML document into the struct that v points to. Keys
-// are the fields' toml tags, exactly. An error names the file, the line and,
+// are the fields' toml tags, else their json tags, exactly. An error names the file, the line and,
 // for an unknown key, the nearest valid one.
 func DecodeTOML(data []byte, file string, v any) error {
 	var keys map[string]toml.Primitive
@@ -25,9 +26,12 @@ func DecodeTOML(data []byte, file string, v any) error {
 	fields := map[string]reflect.Value{}
 	var valid []string
 	s := reflect.ValueOf(v).Elem()
-	for i := range s.NumField() {
-		name, _, _ := strings.Cut(s.Type().Field(i).Tag.Get("toml"), ",")
-		fields[name] = s.Field(i)
+	for _, f := range reflect.VisibleFields(s.Type()) {
+		if f.Anonymous {
+			continue // its own fields are listed, too
+		}
+		name, _, _ := strings.Cut(cmp.Or(f.Tag.Get("toml"), f.Tag.Get("json")), ",")
+		fields[name] = s.FieldByIndex(f.Index)
 		valid = append(valid, name)
 	}
 	for _, key := range meta.Keys() {

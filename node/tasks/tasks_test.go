@@ -17,6 +17,7 @@ import (
 	"village/protocol/dataset"
 	"village/protocol/member"
 	"village/protocol/record"
+	"village/protocol/task"
 	"village/storage"
 )
 
@@ -68,7 +69,7 @@ func alone(t *testing.T) *Tasks {
 // propose proposes a task of the node alone.
 func (t *Tasks) proposed(tb testing.TB, name string, rounds uint64) record.CID {
 	tb.Helper()
-	p, err := t.Draft(tb.Context(), api.Propose{Name: name, Target: "y", Nodes: []record.NodeID{t.Home.ID}, Rounds: rounds})
+	p, err := t.Draft(tb.Context(), api.Propose{Name: name, Target: "y", Nodes: []record.NodeID{t.Home.ID}, Settings: task.Settings{Rounds: rounds}})
 	if err != nil {
 		tb.Fatal(err)
 	}
