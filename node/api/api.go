@@ -308,30 +308,16 @@ type TaskNode struct {
 type ShownTask struct {
 	Schema string `json:"schema"`
 	TaskSummary
-	Description  string           `json:"description"`
-	Encoding     dataset.Encoding `json:"encoding"`
-	Target       string           `json:"target"`
-	Features     []string         `json:"features"`
-	Model        learn.Kind       `json:"model"`
-	LocalSteps   uint64           `json:"local_steps"`
-	LearningRate float64          `json:"learning_rate"`
-	Batch        uint64           `json:"batch"`
-	L2           float64          `json:"l2"`
-	Mixing       string           `json:"mixing"`
-	Seed         uint64           `json:"seed"`
-	Tolerance    float64          `json:"tolerance"`
-	Nodes        []TaskNode       `json:"nodes"`
-	Hidden       []int            `json:"hidden,omitempty"`
-	Optimizer    learn.Optimizer  `json:"optimizer,omitempty"`
-	Prox         float64          `json:"prox,omitempty"`
-	Outer        learn.Outer      `json:"outer,omitempty"`
-	OuterRate    float64          `json:"outer_rate,omitempty"`
-	Scaffold     bool             `json:"scaffold,omitempty"`
-	Personal     learn.Part       `json:"personal,omitempty"`
-	RoundTime    float64          `json:"round_time_seconds,omitempty"`
-	Parent       record.CID       `json:"parent,omitzero"` // model that the task goes on from
-	Search       *task.Search     `json:"search,omitempty"`
-	Kept         []int            `json:"kept,omitempty"` // candidates that are still in the search
+	Description string           `json:"description"`
+	Encoding    dataset.Encoding `json:"encoding"`
+	Target      string           `json:"target"`
+	Features    []string         `json:"features"`
+	task.Training
+	Nodes     []TaskNode   `json:"nodes"`
+	RoundTime float64      `json:"round_time_seconds,omitempty"`
+	Parent    record.CID   `json:"parent,omitzero"` // model that the task goes on from
+	Search    *task.Search `json:"search,omitempty"`
+	Kept      []int        `json:"kept,omitempty"` // candidates that are still in the search
 }
 
 // ModelSummary is a sealed model.

@@ -41,9 +41,7 @@ func (t *Tasks) Continue(ctx context.Context, c api.Continue) (api.Proposed, err
 func chosen(t task.Task, m task.Model) task.Task {
 	for i := range t.Search.Candidates {
 		if t.SpecOf(i).Equal(m.Spec) && i == m.Candidate {
-			c := t.Candidate(i)
-			t.Model, t.Hidden, t.LocalSteps, t.LearningRate = c.Model, c.Hidden, c.LocalSteps, c.LearningRate
-			t.L2, t.Optimizer, t.Outer, t.OuterRate = c.L2, c.Optimizer, c.Outer, c.OuterRate
+			t.Settings.Candidate = t.Candidate(i)
 		}
 	}
 	return t

@@ -7,7 +7,6 @@ import (
 
 	"village/node/api"
 	"village/protocol/dataset"
-	"village/protocol/learn"
 	"village/protocol/record"
 	"village/protocol/task"
 )
@@ -71,23 +70,10 @@ func (t *Tasks) draft(p api.Propose) (task.Task, error) {
 	}
 	d := task.New(p.Name, encoding, nodes)
 	d.Description, d.Created = p.Description, uint64(time.Now().Unix())
-	d.Seed, d.Batch, d.Tolerance = p.Seed, p.Batch, p.Tolerance
-	if p.Model != "" {
-		d.Model = learn.Kind(p.Model)
-	}
-	set(&d.Rounds, p.Rounds)
-	set(&d.LocalSteps, p.LocalSteps)
-	set(&d.LearningRate, p.LearningRate)
-	set(&d.Mixing, p.Mixing)
+	d.Settings = p.Settings.Over(d.Settings)
 	if p.L2 != nil {
 		d.L2 = *p.L2
 	}
-	if d.Hidden = p.Hidden; len(p.Hidden) > 0 && p.Model == "" {
-		d.Model = learn.MLP
-	}
-	d.Optimizer, d.Prox, d.Scaffold = learn.Optimizer(p.Optimizer), p.Prox, p.Scaffold
-	d.SetOuter(learn.Outer(p.Outer), p.OuterRate)
-	d.Personal = learn.Part(p.Personal)
 	if p.Seconds > 0 {
 		d.RoundTime = uint64(max(1, 1000*p.Seconds/float64(d.Rounds)))
 	}

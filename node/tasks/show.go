@@ -34,10 +34,7 @@ func (r *run) shown(schema string) api.ShownTask {
 	answer := api.ShownTask{
 		Schema: schema, TaskSummary: r.summary(),
 		Description: t.Description, Encoding: t.Encoding, Target: t.Encoding.Target, Features: []string{},
-		Model: t.Model, LocalSteps: t.LocalSteps, LearningRate: t.LearningRate, Batch: t.Batch, L2: t.L2,
-		Mixing: t.Mixing, Seed: t.Seed, Tolerance: t.Tolerance, Nodes: []api.TaskNode{},
-		Hidden: t.Hidden, Optimizer: t.Optimizer, Prox: t.Prox, Outer: t.Outer, OuterRate: t.OuterRate,
-		Scaffold: t.Scaffold, Personal: t.Personal, RoundTime: float64(t.RoundTime) / 1000, Search: t.Search,
+		Training: t.Training, Nodes: []api.TaskNode{}, RoundTime: float64(t.RoundTime) / 1000, Search: t.Search,
 	}
 	for _, f := range t.Encoding.Features {
 		answer.Features = append(answer.Features, f.String())
