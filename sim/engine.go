@@ -94,8 +94,8 @@ func (c *calendar) first() *bucket {
 	return c.due[0]
 }
 
-// take removes the bucket of a window, which may be nil.
-func (c *calendar) take(window int64) *bucket {
+// remove removes the bucket of a window, which may be nil.
+func (c *calendar) remove(window int64) *bucket {
 	if b := c.first(); b == nil || b.window != window {
 		return nil
 	}
@@ -148,7 +148,7 @@ type shard struct {
 
 // run runs the events of a window, node by node.
 func (s *shard) run(window int64) {
-	b := s.calendar.take(window)
+	b := s.calendar.remove(window)
 	if b == nil {
 		return
 	}

@@ -202,7 +202,7 @@ func (w *world) run() error {
 			break
 		}
 		w.engine.run(window, events)
-		if err := w.settle(); err != nil {
+		if err := w.collect(); err != nil {
 			return err
 		}
 	}
@@ -234,7 +234,7 @@ func newWorld(ctx context.Context, cfg Config) (*world, error) {
 	if err := w.propose(); err != nil {
 		return nil, err
 	}
-	if err := w.settleIn(); err != nil {
+	if err := w.assignRows(); err != nil {
 		return nil, err
 	}
 	for i := range w.nodes {
@@ -294,9 +294,9 @@ func (w *world) propose() error {
 	return nil
 }
 
-// settleIn gives the nodes their rows, and where they cannot agree on one, their
+// assignRows gives the nodes their rows, and where they cannot agree on one, their
 // roster.
-func (w *world) settleIn() error {
+func (w *world) assignRows() error {
 	w.engine = newEngine(max(w.cfg.Delay.Min, leastDelay), w.nodes)
 	w.curve = newCurve(w.cfg.Task, len(w.nodes), w.cfg.Samples)
 	errs := make([]error, len(w.nodes))
@@ -389,8 +389,8 @@ func (s *news) publish(n *node, round uint64, u task.Update) {
 	}
 }
 
-// settle takes in what the shards have noted in a window.
-func (w *world) settle() error {
+// collect takes in what the shards have noted in a window.
+func (w *world) collect() error {
 	if err := w.halted(); err != nil {
 		return err
 	}

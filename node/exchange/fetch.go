@@ -54,7 +54,7 @@ func (x *Exchange) Fetch(ctx context.Context, a Announcement) ([]byte, error) {
 		t.place = func(i int) []byte { start := i * ChunkSize; return b[start : start+a.chunkLen(i)] }
 		t.drop = func([]byte) {}
 		for i := range t.had.all() {
-			if held, err := t.held(i); err != nil {
+			if held, err := t.read(i); err != nil {
 				t.miss(i, err)
 			} else {
 				copy(t.place(i), held)
@@ -192,7 +192,7 @@ func (t *transfer) run(sink func(offset int, chunk []byte) error) error {
 		case t.ctx.Err() != nil:
 			return context.Cause(t.ctx)
 		case sink != nil && kept.has(next):
-			b, err := t.held(next)
+			b, err := t.read(next)
 			if err != nil {
 				if again[next] {
 					return fmt.Errorf("reading back chunk %d of a vector: %w", next, err)
@@ -227,8 +227,8 @@ func (t *transfer) run(sink func(offset int, chunk []byte) error) error {
 	}
 }
 
-// held returns a chunk of the store.
-func (t *transfer) held(i int) ([]byte, error) {
+// read returns a chunk of the store.
+func (t *transfer) read(i int) ([]byte, error) {
 	want := t.v.announcement.Chunks[i]
 	b, err := t.x.store.Chunk(want)
 	if err == nil && sha256.Sum256(b) != want {

@@ -142,7 +142,7 @@ func (u *upload) read(ctx context.Context, r io.Reader) error {
 			if err != nil {
 				return err
 			}
-			some, err := u.take(a)
+			some, err := u.admit(a)
 			if err != nil {
 				return err
 			}
@@ -159,8 +159,8 @@ func (u *upload) read(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// take decides on an ask and has it answered.
-func (u *upload) take(a ask) (some bool, err error) {
+// admit decides on an ask and has it answered.
+func (u *upload) admit(a ask) (some bool, err error) {
 	x := u.x
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -308,7 +308,7 @@ func (u *upload) delivered() {
 	defer u.x.mu.Unlock()
 	u.unheard = append(u.unheard, u.promise[0])
 	u.promise = u.promise[1:]
-	u.settle()
+	u.finish()
 }
 
 // heard takes what the fetcher has got, and serves by now.
@@ -320,12 +320,12 @@ func (u *upload) heard(set bitmap) error {
 		return fmt.Errorf("%w: it says that it got nothing", errGarbage)
 	}
 	u.got = set
-	u.settle()
+	u.finish()
 	return nil
 }
 
-// settle closes the books on what was sent and got. The exchange's mutex is held.
-func (u *upload) settle() {
+// finish closes the books on what was sent and got. The exchange's mutex is held.
+func (u *upload) finish() {
 	x, now := u.x, time.Now()
 	u.unheard = slices.DeleteFunc(u.unheard, func(p promised) bool {
 		if !u.got.has(p.chunk) {

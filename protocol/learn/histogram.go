@@ -83,9 +83,9 @@ func (r *runs) next() {
 	r.at += 1 + int(gap)
 }
 
-// take returns the count at an index, which is not after the current one, and
+// count returns the count at an index, which is not after the current one, and
 // goes on to the next.
-func (r *runs) take(at int) uint64 {
+func (r *runs) count(at int) uint64 {
 	if r.at != at {
 		return 0
 	}

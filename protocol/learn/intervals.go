@@ -173,7 +173,7 @@ func pairOf(positives, negatives *runs, end int, hits, alarms uint64, groups int
 		if at >= end {
 			break
 		}
-		b := [2]uint64{positives.take(at), negatives.take(at)}
+		b := [2]uint64{positives.count(at), negatives.count(at)}
 		bins = append(bins, b)
 		all[0], all[1] = all[0]+b[0], all[1]+b[1]
 	}

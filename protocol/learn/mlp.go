@@ -32,8 +32,8 @@ type network struct {
 	z       []float64   // scores of a row
 }
 
-// open makes room for a model and blocks of the given number of rows, or fewer.
-func (n *network) open(s Spec, rows int) {
+// resize makes room for a model and blocks of the given number of rows, or fewer.
+func (n *network) resize(s Spec, rows int) {
 	n.classes, n.layers = s.Classes, s.layers()
 	widest := s.outputs()
 	for _, width := range s.Hidden {
@@ -208,7 +208,7 @@ func (n *network) train(s Spec, params []float64, data dataset.Samples, t Traini
 	if t.Batch > 0 {
 		batch = min(batch, t.Batch)
 	}
-	n.open(s, batch)
+	n.resize(s, batch)
 	narrow(&n.params, params)
 	aligned(&n.grad, len(params))
 	shift := t.Shift
@@ -234,7 +234,7 @@ func (n *network) train(s Spec, params []float64, data dataset.Samples, t Traini
 
 // gradientOf puts the gradient of [Spec.Loss] into grad.
 func (n *network) gradientOf(s Spec, params []float64, data dataset.Samples, l2 float64, grad []float64) {
-	n.open(s, data.N)
+	n.resize(s, data.N)
 	narrow(&n.params, params)
 	aligned(&n.grad, len(params))
 	n.gradient(&data, nil, l2, nil) // which nothing ends
@@ -243,7 +243,7 @@ func (n *network) gradientOf(s Spec, params []float64, data dataset.Samples, l2 
 
 // scoreEach is [Spec.scoreEach].
 func (n *network) scoreEach(s Spec, params []float64, data dataset.Samples, z []float64, do func(i int, z []float64)) {
-	n.open(s, data.N)
+	n.resize(s, data.N)
 	narrow(&n.params, params)
 	n.blocks(data, func(from, size int) error { // which nothing ends
 		scores := n.units[len(n.layers)-1]

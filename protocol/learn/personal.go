@@ -71,7 +71,7 @@ func (s Spec) last(params []float64, data dataset.Samples, inputs bool, beat *pu
 		}
 	} else {
 		n := new(network)
-		n.open(s, data.N)
+		n.resize(s, data.N)
 		narrow(&n.params, params)
 		width := s.Hidden[len(s.Hidden)-1]
 		if inputs {

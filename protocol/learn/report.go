@@ -264,7 +264,7 @@ func area(positives, negatives *runs, end int) (a float64, ok bool) {
 		if at >= end {
 			break
 		}
-		p, n := float64(positives.take(at)), float64(negatives.take(at))
+		p, n := float64(positives.count(at)), float64(negatives.count(at))
 		won += float64(p * (below + n/2))
 		below += n
 		all += p

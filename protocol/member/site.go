@@ -112,8 +112,8 @@ func reasons(left map[string]int) string {
 // Rows are the numbers of training and of test rows.
 func (s *Site) Rows() (train, test int) { return s.train.N, s.test.N }
 
-// Left counts the rows that the task's recipe leaves out, by reason.
-func (s *Site) Left() map[string]int { return s.left }
+// LeftOut counts the rows that the task's recipe leaves out, by reason.
+func (s *Site) LeftOut() map[string]int { return s.left }
 
 // Enrolment is what the node tells of its training rows.
 func (s *Site) Enrolment(manifest record.CID, nation, name string) task.Enrolment {

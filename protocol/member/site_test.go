@@ -158,8 +158,8 @@ func TestSiteRefuses(t *testing.T) {
 	}
 	// What becomes of a row with an empty cell is for the recipe to say.
 	gap := newSite(t, 0, newTask(5), change(0, ""))
-	if train, _ := gap.Rows(); train != 19 || !reflect.DeepEqual(gap.Left(), map[string]int{"missing a": 1}) {
-		t.Errorf("%d rows, without %v", train, gap.Left())
+	if train, _ := gap.Rows(); train != 19 || !reflect.DeepEqual(gap.LeftOut(), map[string]int{"missing a": 1}) {
+		t.Errorf("%d rows, without %v", train, gap.LeftOut())
 	}
 	// Without test rows a node can train; it says nothing of the model.
 	s := newSite(t, 0, newTask(5), only("train"))

@@ -64,15 +64,15 @@ func check(cfg sim.Config) ([]dataset.Cleaned, []*member.Site, error) {
 				n.Name, n.Step, cfg.Nodes[0].Step, cfg.Nodes[0].Name)
 		}
 		var err error
-		if tables[i], sites[i], err = take(n, t); err != nil {
+		if tables[i], sites[i], err = clean(n, t); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", n.Name, err)
 		}
 	}
 	return tables, sites, nil
 }
 
-// take cleans a node's rows as its daemon does when they are added.
-func take(n sim.Node, t task.Task) (dataset.Cleaned, *member.Site, error) {
+// clean cleans a node's rows as its daemon does when they are added.
+func clean(n sim.Node, t task.Task) (dataset.Cleaned, *member.Site, error) {
 	var none dataset.Cleaned
 	if err := home.CheckName(n.Name); err != nil {
 		return none, nil, err

@@ -178,12 +178,12 @@ func (e *end) send(to *end, from *net.UDPAddr, b []byte) {
 		latency += w.delay.Between(e.place, to.place)
 	}
 	for range copies {
-		to.take(e.place, packet{at: now.Add(latency).Sub(w.begun), from: from, data: append([]byte(nil), b...)})
+		to.deliver(e.place, packet{at: now.Add(latency).Sub(w.begun), from: from, data: append([]byte(nil), b...)})
 	}
 }
 
-// take lets a packet come to the node in its time.
-func (e *end) take(from int, p packet) {
+// deliver lets a packet come to the node in its time.
+func (e *end) deliver(from int, p packet) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.conn == nil || len(e.due) >= maxWaiting {
@@ -199,8 +199,8 @@ func (e *end) take(from int, p packet) {
 	}
 }
 
-// open makes a socket at the end.
-func (e *end) open() net.PacketConn {
+// listen makes a socket at the end.
+func (e *end) listen() net.PacketConn {
 	c := &conn{
 		end: e, addr: &net.UDPAddr{IP: address(e.place), Port: port},
 		wake: make(chan struct{}, 1), timer: time.NewTimer(0), closed: make(chan struct{}),
@@ -323,7 +323,7 @@ func (e *end) host() libp2p.Option {
 			return m, err
 		},
 		quicreuse.OverrideSourceIPSelector(func() (quicreuse.SourceIPSelector, error) { return source{e.place}, nil }),
-		quicreuse.OverrideListenUDP(func(string, *net.UDPAddr) (net.PacketConn, error) { return e.open(), nil }),
+		quicreuse.OverrideListenUDP(func(string, *net.UDPAddr) (net.PacketConn, error) { return e.listen(), nil }),
 	)
 }
 

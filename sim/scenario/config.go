@@ -44,11 +44,11 @@ func (s Scenario) Config(open func(data string, columns []string) (dataset.Table
 	if s.Nodes > task.MaxNodes && s.Mixing == mixing.All {
 		return sim.Config{}, tooMany(s.Nodes)
 	}
-	table, defaults, err := s.open(open)
+	table, defaults, err := s.read(open)
 	if err != nil {
 		return sim.Config{}, err
 	}
-	s, options, err := s.settle(table, defaults)
+	s, options, err := s.resolve(table, defaults)
 	if err != nil {
 		return sim.Config{}, err
 	}
@@ -60,7 +60,7 @@ func (s Scenario) Config(open func(data string, columns []string) (dataset.Table
 	return cfg, s.happen(&cfg)
 }
 
-func (s Scenario) open(open func(string, []string) (dataset.Table, Defaults, error)) (dataset.Table, Defaults, error) {
+func (s Scenario) read(open func(string, []string) (dataset.Table, Defaults, error)) (dataset.Table, Defaults, error) {
 	rows, features, err := syntheticSize(s.Data)
 	if err != nil {
 		return dataset.Table{}, Defaults{}, err
@@ -75,9 +75,9 @@ func (s Scenario) open(open func(string, []string) (dataset.Table, Defaults, err
 	return t, d, nil
 }
 
-// settle gives the keys that are left out what the data says of itself, and
+// resolve gives the keys that are left out what the data says of itself, and
 // refuses columns that it does not have.
-func (s Scenario) settle(t dataset.Table, d Defaults) (Scenario, dataset.Options, error) {
+func (s Scenario) resolve(t dataset.Table, d Defaults) (Scenario, dataset.Options, error) {
 	o := d.Options
 	if s.Target != "" && s.Target != o.Target {
 		o.Positive = "" // it was said of another target
