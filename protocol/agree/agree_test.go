@@ -420,3 +420,70 @@ func TestJudgedInOrder(t *testing.T) {
 		}
 	}
 }
+
+// Of a ballot the proposal of its proposer alone counts, whoever was first: else
+// every member could put its own value before the others, and a liar many.
+func TestOnlyTheProposerProposes(t *testing.T) {
+	ids := []record.NodeID{{1}, {2}, {3}, {4}}
+	m := New(ids[0], ids, 1)
+	app := Application{
+		Propose: func() ([]byte, bool) { return []byte("own"), true },
+		Judge:   func([]byte) Verdict { return Good },
+	}
+	proposal := func(author record.NodeID, content string) Vote {
+		return Vote{Author: author, Phase: Proposal, Value: record.CIDOf([]byte(content)), Content: []byte(content)}
+	}
+	for _, id := range ids {
+		if id != m.Proposer(0) {
+			m.Take(proposal(id, "usurped"))
+		}
+	}
+	if said, _ := m.Advance(0, app); len(said) != 0 {
+		t.Fatalf("on what others than the proposer propose it said %v", said)
+	}
+	m.Take(proposal(m.Proposer(0), "due"))
+	if said, _ := m.Advance(0, app); len(said) != 1 || said[0].Phase != Prevote || said[0].Value != record.CIDOf([]byte("due")) {
+		t.Errorf("on the proposer's value it said %v", said)
+	}
+}
+
+// One honest member in a later ballot is enough to follow, and Faults liars are
+// not: f+1 members beyond the own ballot have one honest among them.
+func TestSkippingToALaterBallot(t *testing.T) {
+	for _, c := range []struct {
+		members int
+		reached map[int]uint64 // member: the ballot it has spoken in
+		want    uint64
+	}{
+		{4, map[int]uint64{1: 5}, 0},
+		{4, map[int]uint64{1: 5, 2: 3}, 3},
+		{4, map[int]uint64{1: 5, 2: 3, 3: 4}, 4},
+		{7, map[int]uint64{1: 5, 2: 5}, 0},
+		{7, map[int]uint64{1: 5, 2: 4, 3: 2}, 2},
+		{3, map[int]uint64{1: 9}, 9}, // nobody may lie
+	} {
+		for phase := Proposal; phase <= Precommit; phase++ {
+			var ids []record.NodeID
+			for i := range c.members {
+				ids = append(ids, record.NodeID{byte(i + 1)})
+			}
+			m := New(ids[0], ids, 0)
+			value := record.CIDOf([]byte("v"))
+			for i, ballot := range c.reached {
+				v := Vote{Author: ids[i], Phase: phase, Ballot: ballot, Value: value, Content: []byte("v")}
+				if phase == Proposal {
+					m.first = (i + c.members - int(ballot)%c.members) % c.members // whose turn it then is
+				}
+				m.Take(v)
+				m.Take(v) // again is no more
+			}
+			m.Advance(0, Application{
+				Propose: func() ([]byte, bool) { return []byte("own"), true },
+				Judge:   func([]byte) Verdict { return Pending },
+			})
+			if got, _ := m.Ballot(); got != c.want {
+				t.Errorf("%d members, spoke in %v of phase %d: in ballot %d, want %d", c.members, c.reached, phase, got, c.want)
+			}
+		}
+	}
+}
