@@ -52,6 +52,24 @@ func TestMeanIsTheExactMeanRoundedOnce(t *testing.T) {
 	})
 }
 
+// Halves of 2^-64 round to the even neighbour, so that the errors of many
+// parameters do not add up to one side. Chance never draws one.
+func TestHalvesRoundToEven(t *testing.T) {
+	const half = 0x1p-65
+	for halves, want := range map[float64]uint64{0: 0, 1: 0, 2: 1, 3: 2, 5: 2, 7: 4, 9: 4, 1 + 0x1p-40: 1, 3 - 0x1p-40: 1, 5 + 0x1p-40: 3, 7 - 0x1p-40: 3} {
+		if hi, lo := fixed(halves * half); hi != 0 || lo != want {
+			t.Errorf("%g halves are %d and %d, want %d", halves, hi, lo, want)
+		}
+		s := NewSum(2)
+		if err := s.Add(1, []float64{halves * half, -halves * half}); err != nil {
+			t.Fatal(err)
+		}
+		if mean := s.Mean(); mean[0] != math.Ldexp(float64(want), -64) || mean[1] != -mean[0] {
+			t.Errorf("mean %g of %g halves, want %d steps", mean, halves, want)
+		}
+	}
+}
+
 func TestMeanDoesNotDependOnOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(2, 8).Draw(t, "n")
