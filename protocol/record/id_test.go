@@ -9,9 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/mr-tron/base58"
 	"github.com/multiformats/go-multihash"
 	"pgregory.net/rapid"
 )
@@ -55,6 +57,14 @@ func TestParseNodeIDTakesEd25519Alone(t *testing.T) {
 		"leading one": "1" + id.String(), "space": id.String() + " ", "as CID": peer.ToCid(peer.ID(peerIDPrefix) + peer.ID(id[:])).String(),
 		"huge": strings.Repeat("z", 1<<20), "not ASCII": "12D3KooWé",
 	}
+	// Of the right length, but no Ed25519 key; and a key that is too long or short.
+	for at, name := range []string{"another hash", "another length", "another field", "another type of key", "another field of the key", "a shorter key"} {
+		prefix := slices.Clone(peerIDPrefix)
+		prefix[at]++
+		bad[name] = base58.Encode(append(prefix, id[:]...))
+	}
+	bad["33 bytes"] = base58.Encode(slices.Concat(peerIDPrefix, id[:], []byte{1}))
+	bad["31 bytes"] = base58.Encode(slices.Concat(peerIDPrefix, id[1:]))
 	for name, generate := range map[string]func() (crypto.PrivKey, crypto.PubKey, error){
 		"secp256k1": func() (crypto.PrivKey, crypto.PubKey, error) { return crypto.GenerateSecp256k1Key(rand.Reader) },
 		"ECDSA":     func() (crypto.PrivKey, crypto.PubKey, error) { return crypto.GenerateECDSAKeyPair(rand.Reader) },
@@ -109,6 +119,12 @@ func TestCIDAsText(t *testing.T) {
 			t.Errorf("%.100s is read as %s, %.600v", s, d.C, err)
 		}
 	}
+	// Who calls it by hand may give what is no JSON at all.
+	for _, s := range []string{``, `"`, `1`, c.String(), `"` + c.String(), c.String() + `"`, `'` + c.String() + `"`, `"` + c.String() + `'`} {
+		if err := d.C.UnmarshalJSON([]byte(s)); err == nil {
+			t.Errorf("%s is read as %s", s, d.C)
+		}
+	}
 	// Another base names the same CID; it is written in the one form.
 	capitals, err := c.StringOfBase('B')
 	if err != nil {
@@ -135,6 +151,31 @@ func TestLinksToOtherCodecsComeBack(t *testing.T) {
 		}
 		if _, again, err := other(b); err != nil || !slices.Equal(again, b) {
 			t.Errorf("go-ipld-prime writes %x as %x, %v", b, again, err)
+		}
+	}
+}
+
+// A link is tag 42 over a zero byte and a binary CID, and nothing else is.
+func TestWhatIsNoLink(t *testing.T) {
+	c := CIDOf([]byte("x"))
+	for name, v := range map[string]any{
+		"another tag":     cbor.Tag{Number: 43, Content: append([]byte{0}, c.Bytes()...)},
+		"another base":    cbor.Tag{Number: 42, Content: append([]byte{1}, c.Bytes()...)},
+		"no base":         cbor.Tag{Number: 42, Content: c.Bytes()},
+		"an empty link":   cbor.Tag{Number: 42, Content: []byte{}},
+		"a base alone":    cbor.Tag{Number: 42, Content: []byte{0}},
+		"a text":          cbor.Tag{Number: 42, Content: c.String()},
+		"a trailing byte": cbor.Tag{Number: 42, Content: append(append([]byte{0}, c.Bytes()...), 0)},
+		"no tag":          append([]byte{0}, c.Bytes()...),
+	} {
+		b, err := encoder.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// By hand as well, for Decode refuses what would be written otherwise.
+		var read CID
+		if err := read.UnmarshalCBOR(b); err == nil || Decode(b, &read) == nil {
+			t.Errorf("%s is read as %s", name, read)
 		}
 	}
 }

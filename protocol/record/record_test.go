@@ -184,6 +184,25 @@ func TestSignRefusesWhatOpenWould(t *testing.T) {
 	}
 }
 
+func TestTheLargestRecords(t *testing.T) {
+	long := strings.Repeat("x", MaxName)
+	r, err := Sign(key(1), long, Kind(long[:32]), long, 1, []byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(r.Bytes, long); err != nil {
+		t.Error(err)
+	}
+	rest := MaxBytes - len(sign(t, make([]byte, 1<<16)).Bytes) + 1<<16 // both take five bytes for their lengths
+	r = sign(t, make([]byte, rest))
+	if _, err := Open(r.Bytes, fed); err != nil || len(r.Bytes) != MaxBytes {
+		t.Errorf("%d bytes: %v", len(r.Bytes), err)
+	}
+	if _, err := Sign(key(1), fed, KindTask, "subject", 7, make([]byte, rest+1)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("one more: %v", err)
+	}
+}
+
 func TestOpenChecksInOrder(t *testing.T) {
 	r := sign(t, "payload")
 	good := signature(r, key(1))
