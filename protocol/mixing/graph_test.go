@@ -1,6 +1,9 @@
 package mixing
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -96,6 +99,53 @@ func TestMatricesAreDoublyStochastic(t *testing.T) {
 
 // TestShare: rows times share is the same from both ends, and no node gives away
 // more than all.
+// The nodes of a task may have programs of different ages, and a task carries its
+// rule by name alone: so a rule means the same edges, in order and to the last bit
+// of their weights, for good. Another fingerprint is another rule, and needs
+// another name.
+func TestRulesMeanTheSameForGood(t *testing.T) {
+	for rule, want := range map[string]string{
+		All:         "7a2be5200c4df36d",
+		ring:        "4e3f586d797cae0b",
+		torus:       "28d6ad10c7a24e61",
+		"regular:2": "4b100b75dc91ef57",
+		"regular:3": "19deeebd0361374a",
+		"regular:4": "2ff6de70df3eec20",
+		exponential: "f8f6753111b87aa5",
+		"base:1":    "842f37c322a8c433",
+		"base:2":    "9666f71c3ff52ce5",
+		"base:3":    "23f6dbb244d9cf5c",
+		"base:5":    "1cfa254069280201",
+		random:      "0e9b062b4fb69030",
+	} {
+		h := sha256.New()
+		for n := 1; n <= 64; n++ {
+			for seed := range uint64(2) {
+				g, err := New(rule, n, seed)
+				if err != nil {
+					continue
+				}
+				b := binary.AppendUvarint(nil, uint64(n))
+				for round := uint64(1); round <= rounds(g)+2; round++ {
+					for i := range n {
+						edges := g.Edges(round, i, nil)
+						b = binary.AppendUvarint(b, uint64(len(edges)))
+						for _, e := range edges {
+							b = binary.AppendUvarint(b, uint64(e.Node))
+							b = binary.BigEndian.AppendUint64(b, math.Float64bits(e.Weight))
+							b = binary.BigEndian.AppendUint64(b, math.Float64bits(e.Back))
+						}
+					}
+				}
+				h.Write(b)
+			}
+		}
+		if got := hex.EncodeToString(h.Sum(nil)[:8]); got != want {
+			t.Errorf("%s is now %s", rule, got)
+		}
+	}
+}
+
 func TestShare(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	each(t, func(t *testing.T, rule string, n int, g *Graph) {
