@@ -1,0 +1,288 @@
+package member
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"village/protocol/agree"
+	"village/protocol/mixing"
+	"village/protocol/task"
+)
+
+// The tests of this file are of single conditions that whole histories pass by:
+// what goes wrong without them is rare, or costs only time.
+
+// machine is that of the first of n nodes under a rule, which all take part.
+func machine(t *testing.T, rule string, n int, cfg RoundsConfig) *Rounds {
+	t.Helper()
+	graph, err := mixing.New(rule, n, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Graph, cfg.Nodes, cfg.Rounds = graph, n, 100
+	cfg.Start = func() []float64 { return []float64{0} }
+	r := NewRounds(cfg)
+	for _, p := range r.peers {
+		p.part = true
+	}
+	return r
+}
+
+func at1(round uint64) *Update {
+	return &Update{Round: round, Previous: round - 1, Weight: 1, Params: []float64{1}}
+}
+
+// Updates that say they have settled do not end a task that knows no tolerance.
+func TestWithoutAToleranceNothingEndsEarly(t *testing.T) {
+	m := New(nodes[0], taskID, newTask(20))
+	held := []Received{opened(t, 0, 1, 2), enrolled(0), enrolled(1), enrolled(2)}
+	for i := range nodes {
+		held = append(held, edited(updated(t, i, 10), settled))
+	}
+	m.Restore(second, held)
+	if train := of[Train](m.Step(second, Tick{})); len(train) != 1 || train[0].Round != 11 {
+		t.Errorf("trains %+v", train)
+	}
+	if c, ready := m.finalSet(second); ready {
+		t.Errorf("would end with %+v", c)
+	}
+	// Nor does the same mix twice make an update settled.
+	for i := range nodes {
+		if i > 0 {
+			m.Step(second, edited(updated(t, i, 11), func(u *task.Update) { u.Params = vector(i, 10) }))
+		}
+	}
+	m.Step(second, Trained{Round: 11, Params: vector(0, 10)})
+	train := of[Train](m.Step(second, edited(updated(t, 0, 11), func(u *task.Update) { u.Params = vector(0, 10) })))
+	if len(train) != 1 {
+		t.Fatalf("trains %+v", train)
+	}
+	if u := only[Publish](t, m.Step(second, Trained{Round: 12, Params: vector(0, 12)})).Body.(task.Update); u.Settled {
+		t.Error("settled, in a task without a tolerance")
+	}
+}
+
+// One that has left early still helps the others to decide.
+func TestOneThatHasLeftIsNotBehind(t *testing.T) {
+	m := table(t, 5, 20, 20)
+	m.Step(second, left(0))
+	c, ready := m.finalSet(second)
+	if !ready || len(c.Parts) != 2 || c.Out[0] != (task.Out{Node: nodes[0], Round: 5, Why: task.Left}) {
+		t.Errorf("ready is %v, %+v", ready, c)
+	}
+}
+
+// Judging waits for an enrolment that others have.
+func TestJudgingWaitsForAnEnrolment(t *testing.T) {
+	m := New(nodes[0], taskID, newTask(7))
+	m.Restore(second, []Received{opened(t, 0, 1), enrolled(0), enrolled(1), lateUpdate(t, 0, 7), lateUpdate(t, 1, 7)})
+	m.Step(second, Tick{})
+	c := task.FinalContent{Round: 7, Roster: rosterOf(t, 0, 1).CID, Out: []task.Out{}}
+	for i := range nodes {
+		c.Parts = append(c.Parts, task.Part{Node: nodes[i], Enrolment: enrolled(i).CID, Update: lateUpdate(t, i, 7).CID, Round: 7, Weight: weight(i)})
+	}
+	if v := m.judge(second, c); v != agree.Pending {
+		t.Errorf("verdict %d without the enrolment", v)
+	}
+	m.Step(second, enrolled(2))
+	if v := m.judge(second, c); v != agree.Pending {
+		t.Errorf("verdict %d without the update", v)
+	}
+	m.Step(second, lateUpdate(t, 2, 7))
+	if v := m.judge(second, c); v != agree.Good {
+		t.Errorf("verdict %d", v)
+	}
+}
+
+// A round that ends after the model is decided on is nobody's.
+func TestTrainedAfterTheSeal(t *testing.T) {
+	m := started(t, 0, newTask(3))
+	for i := 1; i < 3; i++ {
+		m.Step(second, updated(t, i, 3))
+	}
+	c := final(t, 3, name("model"))
+	m.Step(second, certificate(t, task.TopicFinal, c))
+	if effects := m.Step(second, Trained{Round: 1, Params: vector(0, 1)}); len(of[Publish](effects)) != 0 {
+		t.Errorf("effects %+v", effects)
+	}
+}
+
+// Results are computed once, and anew when something has come that they tell.
+func TestResultsFollowWhatComes(t *testing.T) {
+	model := name("model")
+	c := final(t, 1, model)
+	c.Parts, c.Out = c.Parts[:2], []task.Out{{Node: nodes[2], Why: task.Absent}}
+	c.Roster = rosterOf(t, 0, 1).CID
+	for i := range c.Parts {
+		c.Parts[i].Update = lateUpdate(t, i, 1).CID
+	}
+	m := New(nodes[0], taskID, newTask(1))
+	m.Restore(second, []Received{
+		certificate(t, task.TopicFinal, c), opened(t, 0, 1), enrolled(0), enrolled(1), lateUpdate(t, 0, 1), lateUpdate(t, 1, 1), evaluated(0, model),
+	})
+	make := only[Make](t, m.Step(second, Tick{}))
+	m.Step(second, Made{Set: make.Set, Model: model, Inputs: name("inputs")})
+	for i, e := range []Event{Tick{}, evaluated(1, model), enrolled(2)} {
+		m.Step(second, e)
+		r, err := m.Results()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Nodes) != min(i+1, 2) || (r.Contributions[2].Nation == "HUN") != (i == 2) {
+			t.Errorf("after event %d: %d evaluations, %+v", i+1, len(r.Nodes), r.Contributions[2])
+		}
+	}
+}
+
+func TestTheEarliestWakeCounts(t *testing.T) {
+	m := New(nodes[0], taskID, newTask(3))
+	for _, at := range []time.Duration{5, 3, 9, 3} {
+		m.wakeAt(at)
+	}
+	if m.wake != 3 {
+		t.Errorf("wakes at %v", m.wake)
+	}
+}
+
+func TestNobodyWaitsForItself(t *testing.T) {
+	m := started(t, 0, newTask(3))
+	if got := m.WaitingFor(); !slices.Equal(got, nodes[1:]) {
+		t.Errorf("waits for %v", got)
+	}
+}
+
+func TestTakeTellsWhatIsNew(t *testing.T) {
+	r := machine(t, "ring", 4, RoundsConfig{Own: 0})
+	for _, c := range []struct {
+		round uint64
+		want  bool
+	}{{3, true}, {3, false}, {5, true}, {5, false}, {4, true}, {3, false}, {2, false}, {6, true}} {
+		if got := r.Take(1, 1, at1(c.round)); got != c.want {
+			t.Errorf("round %d is new: %v", c.round, got)
+		}
+	}
+}
+
+// How long a round takes is learnt from rounds, and not from the time that a node
+// takes until its first.
+func TestTheFirstUpdateTellsNoPace(t *testing.T) {
+	r := machine(t, "ring", 4, RoundsConfig{Own: 0})
+	r.Take(time.Hour, 0, at1(1))
+	if r.takes != 0 {
+		t.Errorf("a round takes %v after the first", r.takes)
+	}
+	r.Take(time.Hour+second, 0, at1(2))
+	if r.takes != second {
+		t.Errorf("a round takes %v", r.takes)
+	}
+}
+
+// Where no quorum is asked for, nobody is cut off, and rounds are as fast as may be.
+func TestWithoutAQuorumNobodyIsCutOff(t *testing.T) {
+	r := machine(t, mixing.All, 3, RoundsConfig{Own: 0, All: true})
+	now := time.Duration(1)
+	for round := uint64(1); round <= 4; round++ {
+		if got, _, ok := r.Next(now); !ok || got != round {
+			t.Fatalf("at %v begins %d, %v", now, got, ok)
+		}
+		now += 10 * second
+		for i := range 3 {
+			r.Take(now, i, at1(round))
+		}
+	}
+}
+
+// A neighbour of the next round that is there already is not forgotten; one whom
+// the node does not meet soon is.
+func TestWhoIsForgotten(t *testing.T) {
+	r := machine(t, "random", 8, RoundsConfig{Own: 0})
+	meets := func(round uint64) int { return r.cfg.Graph.Edges(round, 0, nil)[0].Node }
+	own := uint64(1)
+	for meets(own) == meets(own+1) {
+		own++
+	}
+	soon, far := []int{meets(own), meets(own + 1)}, 1
+	for slices.Contains(soon, far) {
+		far++
+	}
+	for _, i := range append(soon, far) {
+		r.Take(1, i, at1(own))
+	}
+	r.Take(2, 0, at1(own))
+	var held []int
+	r.Held(func(from int, _ *Update) { held = append(held, from) })
+	want := append(slices.Clone(soon), 0)
+	if slices.Sort(want); !slices.Equal(held, want) {
+		t.Errorf("holds updates of %v, want %v", held, want)
+	}
+}
+
+// Where half of the others are, those who take no part do not say.
+func TestWhereTheOthersAre(t *testing.T) {
+	r := machine(t, mixing.All, 6, RoundsConfig{Own: 0, All: true})
+	for i := range 6 {
+		r.peers[i].part = i < 3
+	}
+	r.Take(1, 1, at1(40))
+	r.Take(1, 2, at1(40))
+	if got := r.reached(1); got != 40 {
+		t.Errorf("two of two are at 40, and they have reached %d", got)
+	}
+	// Of two neighbours both have to be there.
+	r = machine(t, "ring", 6, RoundsConfig{Own: 0})
+	r.Take(1, 1, at1(40))
+	r.Take(1, 5, at1(3))
+	if got := r.reached(1); got != 3 {
+		t.Errorf("one of two neighbours is at 40, and they have reached %d", got)
+	}
+}
+
+// One that jumps to where half of the others are does not wait for the rest.
+func TestAJumpDoesNotWait(t *testing.T) {
+	m := started(t, 0, newTask(90))
+	none(t, m.Step(second, updated(t, 1, 50)))
+	none(t, m.Step(second, beacon(2)))
+	only[Publish](t, m.Step(second, Trained{Round: 1, Params: vector(0, 1)}))
+	train := of[Train](m.Step(second, updated(t, 0, 1)))
+	if len(train) != 1 || train[0].Round != 50 {
+		t.Errorf("trains %+v", train)
+	}
+}
+
+// A simulation pulls what is owing.
+func TestOwing(t *testing.T) {
+	r := machine(t, "ring", 6, RoundsConfig{Own: 0})
+	owing := func(want ...int) {
+		t.Helper()
+		if got := r.Owing(nil); !slices.Equal(got, want) {
+			t.Errorf("owing are %v, want %v", got, want)
+		}
+	}
+	owing() // before the first round
+	r.Next(1)
+	owing() // while it lasts
+	r.Take(1, 0, at1(1))
+	owing(1, 5)
+	r.Take(1, 5, at1(1))
+	owing(1)
+	r.Take(1, 1, at1(2)) // its round 1 was overtaken, and exists
+	owing(1)
+	r.Take(1, 1, at1(1))
+	owing()
+	r.cfg.Rounds = 1
+	r.peers[1].updates = nil
+	owing() // at the end
+}
+
+// A row whose target is missing is no row to train on.
+func TestRowsWithoutATargetAreLeftOut(t *testing.T) {
+	table := rows(1, 100)
+	whole := newSite(t, 0, newTask(5), table)
+	table.Rows = append(table.Rows, []string{"1", "", "train"}, []string{"1", "", "test"})
+	s := newSite(t, 0, newTask(5), table)
+	train, test := s.Rows()
+	if a, b := whole.Rows(); train != a || test != b || s.Left()["missing target"] != 2 {
+		t.Errorf("%d and %d rows, %v", train, test, s.Left())
+	}
+}
