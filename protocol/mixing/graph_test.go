@@ -115,6 +115,7 @@ func TestRulesMeanTheSameForGood(t *testing.T) {
 		"base:1":    "842f37c322a8c433",
 		"base:2":    "9666f71c3ff52ce5",
 		"base:3":    "23f6dbb244d9cf5c",
+		"base:7":    "a27850b70794412c",
 		"base:5":    "1cfa254069280201",
 		random:      "0e9b062b4fb69030",
 	} {
