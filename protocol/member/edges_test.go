@@ -1,11 +1,13 @@
 package member
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
 
 	"village/protocol/agree"
+	"village/protocol/learn"
 	"village/protocol/mixing"
 	"village/protocol/task"
 )
@@ -284,5 +286,87 @@ func TestRowsWithoutATargetAreLeftOut(t *testing.T) {
 	train, test := s.Rows()
 	if a, b := whole.Rows(); train != a || test != b || s.Left()["missing target"] != 2 {
 		t.Errorf("%d and %d rows, %v", train, test, s.Left())
+	}
+}
+
+// Peers refuse an update with losses that none were due of.
+func TestLossesAreToldOfASearchAlone(t *testing.T) {
+	tk := newTask(5)
+	tk.Scaffold = true
+	s := newSite(t, 0, tk, rows(1, 60))
+	out, err := s.Train(Train{Round: 1, From: tk.First(nil), Kept: everyone, Roster: sitesRoster(t, s)}, nil)
+	if err != nil || out.Losses != nil || out.Rows != 0 || out.Kept != nil {
+		t.Errorf("trained %+v, %v", out, err)
+	}
+}
+
+// A candidate loses by diverging, and by nothing else; the last one cannot lose.
+func TestWhatMakesACandidateLose(t *testing.T) {
+	tk := choosing()
+	tk.Search.Candidates[0].LearningRate, tk.Search.Candidates[0].L2 = 1e6, 1e6
+	s := newSite(t, 0, tk, rows(1, 60))
+	train := Train{Round: 1, From: tk.First(nil), Kept: three, Roster: sitesRoster(t, s)}
+	stop := errors.New("stop")
+	if _, err := s.Train(train, func() error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("stopped with %v", err)
+	}
+	if _, err := s.Train(train, nil); err != nil {
+		t.Error(err)
+	}
+	train.Kept = []int{0}
+	train.From, _ = tk.Project(train.From, three, train.Kept)
+	if _, err := s.Train(train, nil); !errors.Is(err, learn.ErrDiverged) {
+		t.Errorf("alone it ends with %v", err)
+	}
+}
+
+// A candidate is judged as each node will use it: with a part of the node's own.
+func TestLossesAreOfTheFittedModel(t *testing.T) {
+	tk := choosing()
+	tk.Personal = learn.Bias
+	s := newSite(t, 0, tk, rows(1, 60))
+	from := tk.First(nil)
+	out, err := s.Train(Train{Round: tk.Search.Rungs[0].Round, From: from, Kept: three, Roster: sitesRoster(t, s)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, params := tk.SpecOf(0), tk.States(three, from)[0].Params
+	fitted, err := spec.Fit(params, s.fit, learn.Bias, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, bare := spec.Loss(fitted, s.judge, 0), spec.Loss(params, s.judge, 0); out.Losses[0] != want || want == bare {
+		t.Errorf("loss %v, want %v and not %v", out.Losses[0], want, bare)
+	}
+}
+
+func TestEvaluationsTellGroupsApart(t *testing.T) {
+	tk := newTask(5)
+	tk.Encoding.Sensitive, tk.Encoding.Groups = "sex", []string{"f", "m"}
+	table := rows(1, 60)
+	table.Columns = append(table.Columns, "sex")
+	for i := range table.Rows {
+		table.Rows[i] = append(table.Rows[i], tk.Encoding.Groups[i/4%2])
+	}
+	s := newSite(t, 0, tk, table)
+	e, err := s.Evaluate(Evaluate{Model: modelOf(tk, 5, sitesRoster(t, s).Scaling, 1, 0)}, nil)
+	if err != nil || len(e.Federated.Groups) != 8 {
+		t.Fatalf("groups %v, %v", e.Federated.Groups, err)
+	}
+	for cell, n := range e.Federated.Confusion {
+		if f, m := e.Federated.Groups[cell], e.Federated.Groups[4+cell]; f+m != n || f > 8 || m > 8 {
+			t.Errorf("of %d in cell %d, %d and %d", n, cell, f, m)
+		}
+	}
+}
+
+func TestNobodyIsSilentToItself(t *testing.T) {
+	m := table(t, 5, 5, 5)
+	for i := range m.seats {
+		m.seats[i].pace.await(second)
+	}
+	m.Step(time.Hour, Tick{})
+	if m.IsSilent(nodes[0]) || !m.IsSilent(nodes[1]) {
+		t.Errorf("silent: itself %v, another %v", m.IsSilent(nodes[0]), m.IsSilent(nodes[1]))
 	}
 }
