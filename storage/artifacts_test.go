@@ -141,7 +141,7 @@ func TestArtifactSeek(t *testing.T) {
 		want   int64
 	}{
 		{1<<20 - 5, io.SeekStart, 1<<20 - 5}, {3, io.SeekCurrent, 1<<20 + 8}, {-99, io.SeekEnd, size - 99},
-		{10, io.SeekEnd, size + 10}, {0, io.SeekStart, 0}, {2 << 20, io.SeekStart, 2 << 20}, {-1, io.SeekStart, -1}, {0, 9, -1},
+		{10, io.SeekEnd, size + 10}, {0, io.SeekStart, 0}, {2 << 20, io.SeekStart, 2 << 20}, {-1, io.SeekStart, -1}, {0, 9, -1}, {0, -1, -1},
 	} {
 		got, err := r.Seek(step.offset, step.whence)
 		if step.want < 0 {

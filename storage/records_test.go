@@ -284,8 +284,8 @@ func TestDamagedRecordsAreDroppedAndComeBack(t *testing.T) {
 		if o, err := s.PutRecord(bad); err != nil || o != Stored {
 			t.Fatal(o, err)
 		}
-		if _, err := s.Record(bad.CID); err != nil {
-			t.Error(err)
+		if _, err := s.Record(bad.CID); err != nil || slices.Contains(s.Damaged(), "record "+bad.CID.String()) {
+			t.Errorf("%v, damaged are %q", err, s.Damaged())
 		}
 		s = reopen(t, s)
 		if len(s.Records(record.KindManifest)) != 2 {
@@ -295,6 +295,17 @@ func TestDamagedRecordsAreDroppedAndComeBack(t *testing.T) {
 		if d := s.Damaged(); len(d) != 0 {
 			t.Error(d)
 		}
+	}
+}
+
+func TestDamagedAreSorted(t *testing.T) {
+	s := open(t, t.TempDir())
+	want := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+	for _, i := range []int{3, 7, 0, 5, 1, 6, 2, 4, 3} {
+		s.markDamaged(want[i])
+	}
+	if got := s.Damaged(); !slices.Equal(got, want) {
+		t.Errorf("damaged are %q", got)
 	}
 }
 

@@ -197,6 +197,11 @@ func TestRestoredInAnyOrder(t *testing.T) {
 	if ballot, _ := x.Ballot(); ballot != 3 || x.step != Prevote {
 		t.Errorf("in ballot %d, phase %d", ballot, x.step)
 	}
+	x.vote(Precommit, 3, none, 0)
+	x.vote(Prevote, 3, none, 0)
+	if x.step != Precommit {
+		t.Errorf("in phase %d", x.step)
+	}
 	if want := (stance{ballot: 2, value: a}); x.locked.ballot != want.ballot || x.locked.value != want.value {
 		t.Errorf("locked on %+v", x.locked)
 	}
@@ -330,6 +335,9 @@ func TestTheLastBallot(t *testing.T) {
 
 func TestDecidedOnceTheContentIsKnown(t *testing.T) {
 	x := newBench(t, 1)
+	if got := x.Certificate(); got != nil {
+		t.Errorf("certificate %v before a vote", got)
+	}
 	x.vote(Precommit, 0, none, 3)
 	x.vote(Precommit, 0, a, 2, 1, 0)
 	x.says(0)

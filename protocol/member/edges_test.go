@@ -178,6 +178,11 @@ func TestTheFirstUpdateTellsNoPace(t *testing.T) {
 	if r.takes != second {
 		t.Errorf("a round takes %v", r.takes)
 	}
+	// One that takes more than twice as long counts as twice.
+	r.Take(time.Hour+4*second, 0, at1(3))
+	if want := (3*second + 2*second) / 4; r.takes != want {
+		t.Errorf("a round takes %v, want %v", r.takes, want)
+	}
 }
 
 // Where no quorum is asked for, nobody is cut off, and rounds are as fast as may be.
@@ -368,5 +373,104 @@ func TestNobodyIsSilentToItself(t *testing.T) {
 	m.Step(time.Hour, Tick{})
 	if m.IsSilent(nodes[0]) || !m.IsSilent(nodes[1]) {
 		t.Errorf("silent: itself %v, another %v", m.IsSilent(nodes[0]), m.IsSilent(nodes[1]))
+	}
+}
+
+// A part cannot be of a later round than the last, nor of none.
+func TestPartsOfNoRound(t *testing.T) {
+	m := table(t, 20, 20, 20)
+	for _, round := range []uint64{0, 20} {
+		c := final(t, 19, name("model"))
+		c.Parts[1].Round, c.Parts[1].Update = round, updated(t, 1, 20).CID
+		if v := m.judge(second, c); v != agree.Bad {
+			t.Errorf("verdict %d on a part of round %d in a set of round 19", v, round)
+		}
+	}
+}
+
+// Of a silent node an older update may count at an early end, settled or not.
+func TestJudgeOfAnEarlyEndWithOneSilent(t *testing.T) {
+	tk := newTask(20)
+	tk.Tolerance = .1
+	m := New(nodes[0], taskID, tk)
+	m.Restore(second, []Received{
+		opened(t, 0, 1, 2), enrolled(0), enrolled(1), enrolled(2),
+		edited(updated(t, 0, 7), settled), edited(updated(t, 1, 7), settled), updated(t, 2, 6),
+	})
+	m.Step(second, Tick{})
+	m.finalSet(second)
+	c, ready := m.finalSet(silence)
+	if !ready || c.Round != 7 || c.Parts[2].Round != 6 {
+		t.Fatalf("ready is %v, %+v", ready, c)
+	}
+	if v := m.judge(silence, c); v != agree.Good {
+		t.Errorf("verdict %d", v)
+	}
+}
+
+// cutOff is the machine of the first of four nodes, of which one is waited for and
+// the others silent at the time now.
+func cutOff(t *testing.T) (r *Rounds, now time.Duration) {
+	t.Helper()
+	r = machine(t, mixing.All, 4, RoundsConfig{Own: 0, All: true, Fewest: func() int { return 3 }})
+	r.Take(1, 0, at1(1))
+	r.Take(second, 0, at1(2))
+	for i := 1; i < 4; i++ {
+		r.peers[i].pace.await(1)
+	}
+	now = 1 + firstPatience
+	r.Beacon(now, 1)
+	if !r.cutOff(now) {
+		t.Fatal("not cut off")
+	}
+	return r, now
+}
+
+func TestWhoIsCutOffWaitsAndLearnsNoPace(t *testing.T) {
+	r, now := cutOff(t)
+	if round, _, ok := r.Next(now + second); ok {
+		t.Errorf("begins round %d, though one that is not silent is awaited", round)
+	}
+	r, now = cutOff(t)
+	before := r.takes
+	if r.Take(now, 0, at1(3)); r.takes != before || before == 0 {
+		t.Errorf("a round took %v, and takes %v by the wait for the others", before, r.takes)
+	}
+}
+
+// Next wakes at the earliest time at which one of those who are awaited is silent.
+func TestTheFirstToBeSilentWakes(t *testing.T) {
+	for _, order := range [][]time.Duration{{1, 2}, {2, 1}} {
+		r := machine(t, mixing.All, 3, RoundsConfig{Own: 0, All: true})
+		for i, takes := range order {
+			r.peers[i+1].pace.takes = takes * 10 * second
+		}
+		r.Take(1, 0, at1(1))
+		if _, _, ok := r.Next(1); ok || r.Wake() != 1+slack*10*second {
+			t.Errorf("begins: %v, wakes at %v", ok, r.Wake())
+		}
+	}
+}
+
+func TestWhoIsAwaited(t *testing.T) {
+	for own, want := range map[int][]int{0: {1, 5}, -1: {0, 1, 2, 3, 4, 5}} {
+		r := machine(t, "ring", 6, RoundsConfig{Own: own, All: true})
+		var awaited []int
+		for i := range 6 {
+			if r.awaits(i, 1) {
+				awaited = append(awaited, i)
+			}
+		}
+		if !slices.Equal(awaited, want) {
+			t.Errorf("node %d awaits %v, want %v", own, awaited, want)
+		}
+	}
+}
+
+func TestHowFarApartIsWell(t *testing.T) {
+	for rule, want := range map[string]uint64{mixing.All: 1, "ring": 1, "base:1": 4, "random": 8} {
+		if got := machine(t, rule, 8, RoundsConfig{Own: 0}).apart(); got != want {
+			t.Errorf("%s: %d rounds apart, want %d", rule, got, want)
+		}
 	}
 }
