@@ -474,3 +474,33 @@ func TestHowFarApartIsWell(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsToldOfANode(t *testing.T) {
+	m := New(nodes[2], taskID, newTask(3))
+	if _, ok := m.Enrolment(nodes[0]); ok || m.IsSilent(nodes[0]) {
+		t.Error("enrolled or silent before it has begun")
+	}
+	m.Step(second, enrolled(0))
+	if e, ok := m.Enrolment(nodes[0]); !ok || e.CID != enrolled(0).CID {
+		t.Errorf("enrolment %+v, %v", e, ok)
+	}
+	m.seats[0].pace.await(second)
+	m.Step(time.Hour, Tick{})
+	if m.IsSilent(nodes[0]) {
+		t.Error("silent before the roster, when the task goes on for nobody")
+	}
+	if _, ok := m.Enrolment(stranger); ok || m.HasEvaluated(nodes[0]) || m.HasEvaluated(stranger) {
+		t.Error("a stranger has enrolled, or somebody has evaluated")
+	}
+}
+
+// The end of a rung waits for those who take part, and not for one that has never
+// enrolled.
+func TestARungDoesNotWaitForTheAbsent(t *testing.T) {
+	m := New(nodes[0], taskID, searching())
+	m.Restore(second, []Received{opened(t, 0, 1), enrolled(0), enrolled(1)})
+	m.Step(second, Tick{})
+	if m.dispensable(second, 1, 3) || !m.dispensable(second, 2, 3) {
+		t.Errorf("waits for one that takes part: %v, for the absent: %v", !m.dispensable(second, 1, 3), !m.dispensable(second, 2, 3))
+	}
+}
