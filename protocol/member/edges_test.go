@@ -271,6 +271,9 @@ func TestOwing(t *testing.T) {
 	owing() // while it lasts
 	r.Take(1, 0, at1(1))
 	owing(1, 5)
+	r.busy = true
+	owing() // while the next one lasts
+	r.busy = false
 	r.Take(1, 5, at1(1))
 	owing(1)
 	r.Take(1, 1, at1(2)) // its round 1 was overtaken, and exists
