@@ -70,6 +70,51 @@ func TestHalvesRoundToEven(t *testing.T) {
 	}
 }
 
+// A mean is rounded once, ties to even, whatever bits are below: half of a float's
+// last place exactly, a little more or less, and little that stands far below.
+func TestMeansRoundToEven(t *testing.T) {
+	for _, m := range []uint64{1 << 52, 1<<52 + 1, 1<<52 + 2, 1<<53 - 2, 1<<53 - 1, 0x1abcdef1234567, 0x1abcdef1234568} {
+		for _, weight := range []uint64{1, 2, 3, 7, 10, 1<<31 - 1, MaxWeight - 1, MaxWeight} {
+			for shift := range uint(40) {
+				n := new(big.Int).SetUint64(2*m + 1) // halfway between m and m+1
+				n.Lsh(n, shift).Mul(n, new(big.Int).SetUint64(weight))
+				for _, delta := range []int64{-1, 0, 1} {
+					for _, sign := range []int64{1, -1} {
+						sum := new(big.Int).Add(n, big.NewInt(delta))
+						if sum.BitLen() > 126 {
+							continue
+						}
+						sum.Mul(sum, big.NewInt(sign))
+						two := new(big.Int).And(sum, new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 128), big.NewInt(1)))
+						lo := new(big.Int).And(two, new(big.Int).SetUint64(math.MaxUint64)).Uint64()
+						hi := int64(new(big.Int).Rsh(two, 64).Uint64())
+						want, _ := new(big.Rat).SetFrac(sum, new(big.Int).Lsh(new(big.Int).SetUint64(weight), 64)).Float64()
+						if got := quotient(hi, lo, weight); got != want {
+							t.Fatalf("%v / 2^64 / %d is %x, want %x", sum, weight, math.Float64bits(got), math.Float64bits(want))
+						}
+					}
+				}
+			}
+		}
+	}
+	// The largest total weight is taken, and small sums keep all their digits.
+	s := NewSum(1)
+	if err := errors.Join(s.Add(MaxWeight-1, []float64{0}), s.Add(1, []float64{0x1p-64})); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Mean()[0]; got != 0x1p-96 {
+		t.Errorf("mean %g", got)
+	}
+	for _, weight := range []uint64{3, 5, 7, 11, 1<<32 - 5} {
+		for lo := range uint64(300) {
+			want, _ := new(big.Rat).SetFrac(new(big.Int).SetUint64(lo), new(big.Int).Lsh(new(big.Int).SetUint64(weight), 64)).Float64()
+			if got := quotient(0, lo, weight); got != want {
+				t.Fatalf("%d / 2^64 / %d is %g, want %g", lo, weight, got, want)
+			}
+		}
+	}
+}
+
 func TestMeanDoesNotDependOnOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(2, 8).Draw(t, "n")
