@@ -105,7 +105,7 @@ func TestMeansRoundToEven(t *testing.T) {
 	if got := s.Mean()[0]; got != 0x1p-96 {
 		t.Errorf("mean %g", got)
 	}
-	for _, weight := range []uint64{3, 5, 7, 11, 1<<32 - 5} {
+	for _, weight := range []uint64{3, 5, 7, 11, 3_000_000_019, 4_000_000_007, 1<<32 - 5} {
 		for lo := range uint64(300) {
 			want, _ := new(big.Rat).SetFrac(new(big.Int).SetUint64(lo), new(big.Int).Lsh(new(big.Int).SetUint64(weight), 64)).Float64()
 			if got := quotient(0, lo, weight); got != want {
