@@ -201,7 +201,7 @@ func TestTwoNodes(t *testing.T) {
 
 // Under the limits and settings of a real node.
 func TestOnTheNodesHost(t *testing.T) {
-	var hosts []host.Host
+	var nodes []*p2p.Network
 	for i := range 2 {
 		seed := sha256.Sum256([]byte{byte(i)})
 		n, err := p2p.New(p2p.Config{
@@ -211,12 +211,14 @@ func TestOnTheNodesHost(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { n.Close() })
-		hosts = append(hosts, n.Host())
+		nodes = append(nodes, n)
 	}
-	connect(t, hosts[0], hosts[1])
-	author := New(hosts[0], "test", newMemory(), anybody, nil)
+	author := New(nodes[0].Host(), "test", newMemory(), anybody, nil)
 	defer author.Close()
-	x := New(hosts[1], "test", newMemory(), anybody, nil)
+	if err := nodes[1].Connect(t.Context(), nodes[0].Addrs()[0]); err != nil {
+		t.Fatal(err)
+	}
+	x := New(nodes[1].Host(), "test", newMemory(), anybody, nil)
 	defer x.Close()
 	var wg sync.WaitGroup
 	for i := range 2 * maxActive { // more at once than one peer may

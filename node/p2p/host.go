@@ -46,7 +46,7 @@ const (
 // stream needs it, and what they hold is booked with the resource manager. A
 // larger initial window is not booked, so that any peer could fill it on every
 // stream, and records of at most 1 MiB gain nothing by it.
-func newHost(cfg Config, names names, members *members, traffic *traffic) (host.Host, error) {
+func newHost(cfg Config, names names, gater gater, traffic *traffic) (host.Host, error) {
 	key, err := crypto.UnmarshalEd25519PrivateKey(cfg.Key)
 	if err != nil {
 		return nil, fmt.Errorf("the node's key: %w", err)
@@ -75,7 +75,7 @@ func newHost(cfg Config, names names, members *members, traffic *traffic) (host.
 		libp2p.Transport(quic.NewTransport),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
-		libp2p.ConnectionGater(members),
+		libp2p.ConnectionGater(gater),
 		libp2p.ConnectionManager(conns),
 		libp2p.ResourceManager(limits),
 		libp2p.BandwidthReporter(traffic),

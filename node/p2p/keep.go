@@ -40,7 +40,8 @@ var (
 	ErrForeign = errors.New("it is not a node of this federation")
 )
 
-// keepers are the peers that the node redials for as long as it runs.
+// keepers are the peers that the node redials for as long as it runs. It dials
+// nobody else (see [gater]).
 type keepers struct {
 	mu    sync.Mutex
 	peers map[peer.ID]*keeper
@@ -59,8 +60,9 @@ type keeper struct {
 
 func newKeepers() *keepers { return &keepers{peers: make(map[peer.ID]*keeper)} }
 
-// add returns a keeper to start, nil where none is needed.
-func (k *keepers) add(ctx context.Context, info peer.AddrInfo, configured bool) *keeper {
+// add returns the keeper of a peer, nil where there are too many, and whether it
+// is new, so that the caller must start it.
+func (k *keepers) add(ctx context.Context, info peer.AddrInfo, configured bool) (t *keeper, fresh bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if t := k.peers[info.ID]; t != nil {
@@ -78,21 +80,27 @@ func (k *keepers) add(ctx context.Context, info peer.AddrInfo, configured bool) 
 			t.addrs = info.Addrs
 		}
 		signal(t.now)
-		return nil
+		return t, false
 	}
 	if !configured {
 		if k.found >= maxFound {
-			return nil
+			return nil, false
 		}
 		k.found++
 	}
-	t := &keeper{
+	t = &keeper{
 		id: info.ID, addrs: info.Addrs, configured: configured,
 		lost: make(chan struct{}, 1), now: make(chan struct{}, 1),
 	}
 	t.ctx, t.cancel = context.WithCancel(ctx)
 	k.peers[info.ID] = t
-	return t
+	return t, true
+}
+
+func (k *keepers) has(p peer.ID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.peers[p] != nil
 }
 
 // remove tells whether there was a keeper to stop.
@@ -191,26 +199,36 @@ func (n *Network) Connect(ctx context.Context, addr string) error {
 		return errors.New("the node is stopping")
 	}
 	defer n.work.leave()
+	t, fresh := n.keeper(info, true)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(n.ctx, cancel)()
+	defer context.AfterFunc(t.ctx, cancel)() // forgotten, or the node is stopping
 	if err = n.dial(ctx, info); err != nil {
 		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
-	} else if err = n.greet(ctx, info.ID); errors.Is(err, ErrForeign) {
-		n.hangUp(info.ID)
-		return err
+	} else {
+		err = n.greet(ctx, info.ID)
 	}
-	n.keep(info, true)
+	switch {
+	case t.ctx.Err() != nil && n.ctx.Err() == nil:
+		return fmt.Errorf("%s was removed while it was dialled", info.ID)
+	case errors.Is(err, ErrForeign) && fresh:
+		n.forget(info.ID)
+	case errors.Is(err, ErrForeign):
+		n.hangUp(info.ID)
+	case fresh:
+		n.spawn(func() { n.redial(t) })
+	}
 	return err
 }
 
-// Forget hangs up on a peer and does not redial it. It tells whether the peer
-// was one to redial.
+// Forget hangs up on a peer and does not redial it, and ends a [Network.Connect]
+// to it. It tells whether the peer was one to redial.
 func (n *Network) Forget(id record.NodeID) bool {
 	p, err := peerID(id)
-	if err != nil {
-		return false
-	}
+	return err == nil && n.forget(p)
+}
+
+func (n *Network) forget(p peer.ID) bool {
 	kept := n.keepers.remove(p)
 	n.host.ConnManager().Unprotect(p, "configured")
 	if err := n.host.Network().ClosePeer(p); err != nil {
@@ -271,12 +289,16 @@ func (n *Network) keep(info peer.AddrInfo, configured bool) {
 	if info.ID == n.host.ID() {
 		return
 	}
+	if t, fresh := n.keeper(info, configured); fresh {
+		n.spawn(func() { n.redial(t) })
+	}
+}
+
+func (n *Network) keeper(info peer.AddrInfo, configured bool) (t *keeper, fresh bool) {
 	if configured {
 		n.host.ConnManager().Protect(info.ID, "configured")
 	}
-	if t := n.keepers.add(n.ctx, info, configured); t != nil {
-		n.spawn(func() { n.redial(t) })
-	}
+	return n.keepers.add(n.ctx, info, configured)
 }
 
 func (n *Network) redial(t *keeper) {

@@ -30,15 +30,12 @@ func nodeID(p peer.ID) (record.NodeID, bool) {
 // peerID turns a node's ID into libp2p's.
 func peerID(id record.NodeID) (peer.ID, error) { return peer.Decode(id.String()) }
 
-// members is the list that closes a federation, and the gate that holds
-// everybody else out.
+// members is the list that closes a federation.
 type members struct {
 	self    record.NodeID
 	list    atomic.Pointer[map[record.NodeID]bool] // empty: everybody
 	refused *atomic.Uint64
 }
-
-var _ connmgr.ConnectionGater = (*members)(nil)
 
 func newMembers(self record.NodeID, ids []record.NodeID, refused *atomic.Uint64) *members {
 	m := &members{self: self, refused: refused}
@@ -67,17 +64,30 @@ func (m *members) hasPeer(p peer.ID) bool {
 	return ok && m.has(id)
 }
 
-func (m *members) InterceptPeerDial(p peer.ID) bool                                { return m.hasPeer(p) }
-func (m *members) InterceptAddrDial(peer.ID, multiaddr.Multiaddr) bool             { return true }
-func (m *members) InterceptAccept(network.ConnMultiaddrs) bool                     { return true }
-func (m *members) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
+// gater holds out those who are no members, and lets the node dial none but
+// the peers that it keeps. Pubsub and Bitswap would dial whomever they want a
+// stream to, and so bring back a connection that was closed on purpose.
+type gater struct {
+	members *members
+	keepers *keepers
+}
+
+var _ connmgr.ConnectionGater = gater{}
+
+func (g gater) InterceptPeerDial(p peer.ID) bool {
+	return g.members.hasPeer(p) && g.keepers.has(p)
+}
+
+func (gater) InterceptAddrDial(peer.ID, multiaddr.Multiaddr) bool             { return true }
+func (gater) InterceptAccept(network.ConnMultiaddrs) bool                     { return true }
+func (gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
 
 // InterceptSecured is the first moment at which the other's key is proven.
-func (m *members) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
-	if m.hasPeer(p) {
+func (g gater) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
+	if g.members.hasPeer(p) {
 		return true
 	}
-	m.refused.Add(1)
+	g.members.refused.Add(1)
 	return false
 }
 
@@ -111,11 +121,15 @@ func (n *Network) hangUp(p peer.ID) {
 }
 
 // connected closes what slipped in between the gate's check and a change of
-// the list. libp2p calls it under a lock of the connection, so closing is
+// the list, or a peer's being forgotten: libp2p may finish a dial whose context
+// has ended. It calls this under a lock of the connection, so closing is
 // another goroutine's work.
 func (n *Network) connected(_ network.Network, c network.Conn) {
-	if p := c.RemotePeer(); !n.members.hasPeer(p) {
+	switch p := c.RemotePeer(); {
+	case !n.members.hasPeer(p):
 		n.spawn(func() { n.hangUp(p) })
+	case c.Stat().Direction == network.DirOutbound && !n.keepers.has(p):
+		n.spawn(func() { c.Close() })
 	}
 }
 

@@ -171,7 +171,7 @@ func (n *Network) start(cfg Config) error {
 			return err
 		}
 	}
-	h, err := newHost(cfg, n.names, n.members, &n.traffic)
+	h, err := newHost(cfg, n.names, gater{n.members, n.keepers}, &n.traffic)
 	if err != nil {
 		return err
 	}

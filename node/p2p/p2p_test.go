@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -20,6 +22,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"village/protocol/record"
 )
@@ -201,7 +205,9 @@ func connect(t testing.TB, a, b *node) {
 // dial makes a bare connection.
 func dial(t testing.TB, a, b *node) {
 	t.Helper()
-	if err := a.dial(t.Context(), peer.AddrInfo{ID: b.host.ID(), Addrs: b.host.Addrs()}); err != nil {
+	info := peer.AddrInfo{ID: b.host.ID(), Addrs: b.host.Addrs()}
+	a.keepers.add(t.Context(), info, false)
+	if err := a.dial(t.Context(), info); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -725,6 +731,94 @@ func TestForgottenPeersAreNotRedialled(t *testing.T) {
 	a.Forget(idOf("b"))
 	a.keepers.retry()
 	until(t, "a hangs up again", func() bool { return !a.isConnected(b.host.ID()) })
+}
+
+// heldUp listens in front of b: it takes a connection, says so, and passes
+// nothing on before it is let.
+func heldUp(t *testing.T, b *node) (addr string, taken <-chan struct{}, let func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	takes, pass := make(chan struct{}, 8), make(chan struct{})
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			takes <- struct{}{}
+			go func() {
+				defer in.Close()
+				<-pass
+				out, err := manet.Dial(b.host.Addrs()[0])
+				if err != nil {
+					return
+				}
+				defer out.Close()
+				go func() {
+					defer in.Close()
+					io.Copy(in, out)
+				}()
+				io.Copy(out, in)
+			}()
+		}
+	}()
+	let = sync.OnceFunc(func() { close(pass) })
+	t.Cleanup(let)
+	return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/p2p/%s", l.Addr().(*net.TCPAddr).Port, b.host.ID()), takes, let
+}
+
+func TestForgettingEndsADialInFlight(t *testing.T) {
+	a, b := startNode(t, "a", newStore()), startNode(t, "b", newStore())
+	addr, taken, let := heldUp(t, b)
+	ended := make(chan error, 1)
+	go func() { ended <- a.Connect(t.Context(), addr) }()
+	<-taken
+	if !a.Forget(idOf("b")) {
+		t.Error("a peer that is being dialled is one to forget")
+	}
+	let()
+	if err := <-ended; err == nil || errors.Is(err, ErrUnreachable) {
+		t.Errorf("a connection that is not wanted any more: %v", err)
+	}
+	if p := a.Peers(); len(p) != 0 {
+		t.Errorf("peers %+v", p)
+	}
+}
+
+func TestADialThatOutlivesForgettingIsHungUp(t *testing.T) {
+	a, b := startNode(t, "a", newStore()), startNode(t, "b", newStore())
+	addr, taken, let := heldUp(t, b)
+	info, err := parsePeer(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.keepers.add(t.Context(), info, true)
+	ended := make(chan error, 1)
+	go func() { ended <- a.dial(t.Context(), info) }()
+	<-taken
+	a.Forget(idOf("b"))
+	let()
+	<-ended
+	until(t, "a hangs up on what it has dialled", func() bool { return !a.isConnected(b.host.ID()) })
+}
+
+func TestProtocolsDialNobody(t *testing.T) {
+	a, b := startNode(t, "a", newStore()), startNode(t, "b", newStore())
+	connect(t, a, b)
+	a.Forget(idOf("b"))
+	until(t, "both know", func() bool { return !a.isConnected(b.host.ID()) && !b.isConnected(a.host.ID()) })
+	for _, of := range [][2]*node{{a, b}, {b, a}} {
+		p := of[1].host.ID()
+		of[0].host.Peerstore().AddAddrs(p, of[1].host.Addrs(), peerstore.PermanentAddrTTL)
+		if s, err := of[0].host.NewStream(t.Context(), p, a.names.pull); err == nil {
+			s.Reset()
+			t.Errorf("a stream made %s dial %s", of[0].name, of[1].name)
+		}
+	}
 }
 
 func TestFoundPeersAreKept(t *testing.T) {
