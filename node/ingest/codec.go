@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go/format"
+	"github.com/pierrec/lz4/v4"
 )
 
 // codec decompresses pages, each to the size that its header says, which the
@@ -31,14 +33,22 @@ func (c *codec) decompress(how format.CompressionCodec, data []byte, size int) (
 			return nil, errDamaged
 		}
 		out, err = snappy.Decode(nil, data)
-	case how == format.Gzip:
-		z, e := gzip.NewReader(bytes.NewReader(data))
-		if e != nil {
-			return nil, errDamaged
+	case how == format.Lz4Raw:
+		out = make([]byte, size)
+		var n int
+		if n, err = lz4.UncompressBlock(data, out); err == nil {
+			out = out[:n]
+		}
+	case how == format.Gzip, how == format.Brotli:
+		var r io.Reader = brotli.NewReader(bytes.NewReader(data))
+		if how == format.Gzip {
+			if r, err = gzip.NewReader(bytes.NewReader(data)); err != nil {
+				return nil, errDamaged
+			}
 		}
 		// Room grows with what comes, not with what was said.
 		var b bytes.Buffer
-		_, err = io.Copy(&b, io.LimitReader(z, int64(size)+1))
+		_, err = io.Copy(&b, io.LimitReader(r, int64(size)+1))
 		out = b.Bytes()
 	case how == format.Zstd:
 		if c.zstd == nil {

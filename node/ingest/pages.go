@@ -3,13 +3,14 @@ package ingest
 import (
 	"encoding/binary"
 
+	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/format"
 )
 
-// Decoders of pages. Each gives n values to emit, in their order and as the
-// bytes that Parquet writes plainly: little-endian numbers, one byte of a truth
-// value, the bytes of a text. The bytes are emit's until it returns. Where data
-// do not hold n values the page is damaged.
+// The library decodes values, after what it would believe of their number and
+// length is checked: it makes room for whatever a page says. Runs, in which the
+// numbers of words and the definition levels are written, are decoded here,
+// because nothing but the count that is due bounds them.
 
 // width is how many bytes a value of a kind takes, or 0 where that differs.
 func width(kind format.Type) int {
@@ -24,58 +25,116 @@ func width(kind format.Type) int {
 	return 0
 }
 
-func decodeValues(e format.Encoding, kind format.Type, data []byte, n int, emit func([]byte) error) error {
+// typeOf is the library's type of a kind.
+var typeOf = map[format.Type]parquet.Type{
+	format.Boolean: parquet.BooleanType, format.Int32: parquet.Int32Type, format.Int64: parquet.Int64Type,
+	format.Int96: parquet.Int96Type, format.Float: parquet.FloatType, format.Double: parquet.DoubleType,
+	format.ByteArray: parquet.ByteArrayType,
+}
+
+// decodeValues gives n values to emit, in their order and as the bytes that
+// Parquet writes plainly: little-endian numbers, one byte of a truth value, the
+// bytes of a text. Texts may take so much room together. Where data do not hold
+// n values the page is damaged.
+func decodeValues(e format.Encoding, kind format.Type, data []byte, n int, room int64, emit func([]byte) error) error {
+	var err error
+	w := width(kind)
+	stride, as := w, typeOf[kind]
 	switch number := kind == format.Int32 || kind == format.Int64; {
-	case e == format.Plain:
-		return decodePlain(kind, data, n, emit)
 	case e == format.RLE && kind == format.Boolean:
 		if len(data) < 4 {
 			return errDamaged
 		}
 		return decodeHybrid(data[4:], 1, n, func(v uint32) error { return emit([]byte{byte(v)}) })
+	case e == format.Plain && w > 0:
+		data = data[:min(len(data), n*w)]
+	case e == format.Plain, e == format.ByteStreamSplit && w > 0:
 	case e == format.DeltaBinaryPacked && number:
-		raw := make([]byte, 8)
-		_, err := decodeDelta(data, n, func(v int64) error {
-			binary.LittleEndian.PutUint64(raw, uint64(v))
-			return emit(raw[:width(kind)])
-		})
-		return err
+		// The difference of two numbers of 32 bits may take 33.
+		stride, as = 8, parquet.Int64Type
+		_, err = deltaSize(data, n, 64)
 	case e == format.DeltaLengthByteArray && kind == format.ByteArray:
-		return decodeDeltaLength(data, n, emit)
+		_, err = deltaSize(data, n, 32)
 	case e == format.DeltaByteArray && kind == format.ByteArray:
-		return decodeDeltaText(data, n, emit)
-	case e == format.ByteStreamSplit && width(kind) > 0:
-		return decodeSplit(width(kind), data, n, emit)
+		err = boundTexts(data, n, room)
+	default:
+		return errEncoding
 	}
-	return errEncoding
+	if err != nil {
+		return err
+	}
+	values, err := as.Decode(as.NewValues(nil, nil), data, parquet.LookupEncoding(e))
+	raw, offsets := values.Data()
+	if err != nil || len(raw) < n*stride || kind == format.Boolean && 8*len(raw) < n || kind == format.ByteArray && len(offsets) <= n && n > 0 {
+		return errDamaged
+	}
+	for i := range n {
+		var value []byte
+		switch kind {
+		case format.Boolean:
+			value = []byte{raw[i/8] >> (i % 8) & 1}
+		case format.ByteArray:
+			value = raw[offsets[i]:offsets[i+1]]
+		default:
+			value = raw[i*stride : i*stride+w]
+		}
+		if err := emit(value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func decodePlain(kind format.Type, data []byte, n int, emit func([]byte) error) error {
-	for i := range n {
-		var raw []byte
-		switch w := width(kind); {
-		case kind == format.Boolean:
-			if i/8 >= len(data) {
-				return errDamaged
-			}
-			raw = []byte{data[i/8] >> (i % 8) & 1}
-		case w > 0:
-			if len(data) < w {
-				return errDamaged
-			}
-			raw, data = data[:w], data[w:]
-		default:
-			if len(data) < 4 {
-				return errDamaged
-			}
-			size := binary.LittleEndian.Uint32(data)
-			if data = data[4:]; uint64(size) > uint64(len(data)) {
-				return errDamaged
-			}
-			raw, data = data[:size], data[size:]
+// deltaSize returns how many bytes n numbers take that are written as
+// differences of so many bits at most.
+func deltaSize(data []byte, n, most int) (int, error) {
+	w := walker{b: data}
+	var head [4]uint64 // numbers in a block, its parts, all numbers, the first of them
+	for i := range head {
+		var err error
+		if head[i], err = w.uvarint(); err != nil {
+			return 0, errDamaged
 		}
-		if err := emit(raw); err != nil {
-			return err
+	}
+	block, parts := head[0], head[1]
+	if head[2] != uint64(n) || parts == 0 || parts > 1<<10 || block > 1<<16 || block%parts != 0 || block/parts%32 != 0 || block == 0 {
+		return 0, errDamaged
+	}
+	for left := n - 1; left > 0; {
+		_, err := w.uvarint()
+		if err != nil || uint64(len(w.b)) < parts {
+			return 0, errDamaged
+		}
+		bits := w.b[:parts]
+		w.b = w.b[parts:]
+		for i := 0; i < len(bits) && left > 0; i++ { // parts beyond the last number are not written
+			if int(bits[i]) > most || w.drop(block/parts/8*uint64(bits[i])) != nil {
+				return 0, errDamaged
+			}
+			left -= int(block / parts)
+		}
+	}
+	return len(data) - len(w.b), nil
+}
+
+// boundTexts checks texts of which each begins as the one before it: a few
+// bytes can stand for very many.
+func boundTexts(data []byte, n int, room int64) error {
+	size, err := deltaSize(data, n, 32)
+	if err != nil {
+		return err
+	}
+	if _, err := deltaSize(data[size:], n, 32); err != nil {
+		return err
+	}
+	prefixes, err := parquet.DeltaBinaryPacked.DecodeInt32(nil, data[:size:size])
+	if err != nil {
+		return errDamaged
+	}
+	room -= int64(len(data))
+	for _, p := range prefixes {
+		if room -= int64(max(0, p)); room < 0 {
+			return errTooLarge
 		}
 	}
 	return nil
@@ -155,123 +214,4 @@ func (p *packedBits) next(bits uint) (v uint64, ok bool) {
 		p.at += uint64(take)
 	}
 	return v, true
-}
-
-// decodeDelta reads numbers as differences, and returns what follows them.
-func decodeDelta(data []byte, n int, emit func(int64) error) (rest []byte, err error) {
-	var head [3]uint64
-	for i := range head {
-		used := 0
-		if head[i], used = binary.Uvarint(data); used <= 0 {
-			return nil, errDamaged
-		}
-		data = data[used:]
-	}
-	value, used := binary.Varint(data)
-	block, miniblocks := head[0], head[1]
-	if used <= 0 || head[2] != uint64(n) || miniblocks == 0 || miniblocks > 1<<10 || block > 1<<20 || block%miniblocks != 0 || block/miniblocks%8 != 0 || block == 0 {
-		return nil, errDamaged
-	}
-	data = data[used:]
-	if n == 0 {
-		return data, nil
-	}
-	if err := emit(value); err != nil {
-		return nil, err
-	}
-	per := block / miniblocks
-	for left := n - 1; left > 0; {
-		least, used := binary.Varint(data)
-		if used <= 0 || uint64(len(data)-used) < miniblocks {
-			return nil, errDamaged
-		}
-		widths := data[used : used+int(miniblocks)]
-		data = data[used+int(miniblocks):]
-		for _, bits := range widths {
-			if left == 0 {
-				break // the other miniblocks are not written
-			}
-			size := per / 8 * uint64(bits)
-			if bits > 64 || size > uint64(len(data)) {
-				return nil, errDamaged
-			}
-			packed := packedBits{data: data[:size]}
-			data = data[size:]
-			for range min(per, uint64(left)) {
-				d, _ := packed.next(uint(bits))
-				value += least + int64(d) // wraps around, as the format says
-				if err := emit(value); err != nil {
-					return nil, err
-				}
-				left--
-			}
-		}
-	}
-	return data, nil
-}
-
-// lengths reads n numbers that are lengths of something in data or before it.
-func lengths(data []byte, n int) (list []int, rest []byte, err error) {
-	rest, err = decodeDelta(data, n, func(v int64) error {
-		if v < 0 || v > maxPage {
-			return errDamaged
-		}
-		list = append(list, int(v))
-		return nil
-	})
-	return list, rest, err
-}
-
-func decodeDeltaLength(data []byte, n int, emit func([]byte) error) error {
-	sizes, data, err := lengths(data, n)
-	if err != nil {
-		return err
-	}
-	for _, size := range sizes {
-		if size > len(data) {
-			return errDamaged
-		}
-		if err := emit(data[:size]); err != nil {
-			return err
-		}
-		data = data[size:]
-	}
-	return nil
-}
-
-// decodeDeltaText reads texts of which each begins as the one before it.
-func decodeDeltaText(data []byte, n int, emit func([]byte) error) error {
-	prefixes, data, err := lengths(data, n)
-	if err != nil {
-		return err
-	}
-	var text []byte
-	i := 0
-	return decodeDeltaLength(data, n, func(suffix []byte) error {
-		if prefixes[i] > len(text) {
-			return errDamaged
-		}
-		text = append(text[:prefixes[i]], suffix...)
-		i++
-		return emit(text)
-	})
-}
-
-// decodeSplit reads numbers whose first bytes stand together, then their second
-// ones and so on.
-func decodeSplit(width int, data []byte, n int, emit func([]byte) error) error {
-	if len(data) < n*width {
-		return errDamaged
-	}
-	streams := len(data) / width
-	raw := make([]byte, width)
-	for i := range n {
-		for j := range raw {
-			raw[j] = data[j*streams+i]
-		}
-		if err := emit(raw); err != nil {
-			return err
-		}
-	}
-	return nil
 }

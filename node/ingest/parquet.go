@@ -16,8 +16,9 @@ import (
 	"village/protocol/dataset"
 )
 
-// The library reads the metadata. Pages are decompressed and decoded here,
-// because the library lets a page grow to whatever its bytes say.
+// The library reads the metadata and decodes values. Pages are walked over and
+// decompressed here, because the library lets a page grow to whatever its bytes
+// say.
 const (
 	magic          = "PAR1"
 	magicEncrypted = "PARE"
@@ -373,7 +374,7 @@ func (c *chunk) readDictionary(h *format.PageHeader) error {
 		return err
 	}
 	c.words = make([]string, 0, n)
-	return decodePlain(c.kind, data, n, func(raw []byte) error {
+	return decodeValues(format.Plain, c.kind, data, n, c.file.space.left, func(raw []byte) error {
 		word, err := c.cell(raw)
 		c.words = append(c.words, word)
 		return err
@@ -424,7 +425,7 @@ func (c *chunk) fill(encoding format.Encoding, values int, levels []bool, data [
 			return nil
 		})
 	default:
-		err = decodeValues(encoding, c.kind, data, full, func(raw []byte) (err error) {
+		err = decodeValues(encoding, c.kind, data, full, c.file.space.left, func(raw []byte) (err error) {
 			*next(), err = c.cell(raw)
 			return err
 		})

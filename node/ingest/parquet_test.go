@@ -19,6 +19,8 @@ import (
 	"github.com/parquet-go/parquet-go/format"
 )
 
+var codecs = []compress.Codec{&parquet.Uncompressed, &parquet.Snappy, &parquet.Gzip, &parquet.Zstd, &parquet.Brotli, &parquet.Lz4Raw}
+
 type small struct {
 	N int64
 	S string
@@ -87,7 +89,7 @@ func samples(t testing.TB) (files [][]byte) {
 	for i := range rows {
 		rows[i], _ = wideRow(i)
 	}
-	for _, codec := range []compress.Codec{&parquet.Uncompressed, &parquet.Snappy, &parquet.Gzip, &parquet.Zstd} {
+	for _, codec := range codecs {
 		for version := 1; version <= 2; version++ {
 			files = append(files, parquetOf(t, rows, parquet.Compression(codec), parquet.DataPageVersion(version), parquet.MaxRowsPerRowGroup(7)))
 		}
@@ -101,7 +103,7 @@ func TestParquet(t *testing.T) {
 	for i := range rows {
 		rows[i], want[i] = wideRow(i)
 	}
-	for _, codec := range []compress.Codec{&parquet.Uncompressed, &parquet.Snappy, &parquet.Gzip, &parquet.Zstd} {
+	for _, codec := range codecs {
 		for version := 1; version <= 2; version++ {
 			for _, size := range []int{100, 1 << 20} { // of pages
 				name := fmt.Sprintf("%v, pages of version %d and %d bytes", codec, version, size)
@@ -150,7 +152,6 @@ func TestParquetRefusesTypes(t *testing.T) {
 		}{{}}), `column "t" is of type TIME`},
 		{"bytes that are no text", parquetOf(t, []struct{ B []byte }{{[]byte("ok")}, {[]byte{0xff}}}), `row group 1: column "B": row 2: the text is not UTF-8`},
 		{"no rows", parquetOf(t, []small{}), "the file has no rows"},
-		{"brotli", parquetOf(t, []small{{}}, parquet.Compression(&parquet.Brotli)), "compression, BROTLI, is not known"},
 		{"a year out of sight", parquetOf(t, []struct {
 			D int32 `parquet:"d,date"`
 		}{{math.MaxInt32}}), "year"},
@@ -220,6 +221,15 @@ func (f forged) bytes(t *testing.T) []byte {
 		f.meta(&m)
 	}
 	return closed(b, marshal(&m))
+}
+
+func encoded(t *testing.T, codec compress.Codec, data []byte) []byte {
+	t.Helper()
+	b, err := codec.Encode(nil, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // closed ends a file with its metadata.
@@ -318,6 +328,10 @@ func TestHostileParquet(t *testing.T) {
 		{"bomb of snappy", bomb(format.Snappy, snappy.Encode(nil, zeros), 8), "a page is damaged"},
 		{"bomb of gzip", bomb(format.Gzip, zipped(zeros), 8), "a page is damaged"},
 		{"bomb of zstd", bomb(format.Zstd, encoder.EncodeAll(zeros, nil), 8), "a page is damaged"},
+		{"bomb of brotli", bomb(format.Brotli, encoded(t, &parquet.Brotli, zeros), 8), "a page is damaged"},
+		{"bomb of LZ4", bomb(format.Lz4Raw, encoded(t, &parquet.Lz4Raw, zeros), 8), "a page is damaged"},
+		{"LZ4 that is none", bomb(format.Lz4Raw, []byte{0xff, 0xff, 0xff}, 8), "a page is damaged"},
+		{"the LZ4 of old, in frames", bomb(format.Lz4, []byte{0}, 8), "compression, LZ4, is not known"},
 		{"snappy that says 4 GiB", bomb(format.Snappy, []byte{0xff, 0xff, 0xff, 0xff, 0x0f, 0}, 8), "a page is damaged"},
 		{"a word that is not in the dictionary", forged{kind: format.Int64, rows: 1, pages: []forgedPage{
 			dictionaryPage(1, le64(7)), plainPage(format.RLEDictionary, 1, []byte{8, 2, 1})}}.bytes(t), "a page is damaged"},
@@ -344,6 +358,18 @@ func TestHostileParquet(t *testing.T) {
 	long := forged{kind: format.Int64, rows: 3, pages: []forgedPage{
 		dictionaryPage(1, le64(7)), plainPage(format.RLEDictionary, 3, append(append([]byte{8}, run...), 0))}}
 	if table, _, err := readBytes(long.bytes(t), Options{}, MaxTable); err != nil || fmt.Sprint(table.Rows) != "[[7] [7] [7]]" {
+		t.Errorf("%v, %v", table, err)
+	}
+}
+
+// Some programs write the difference of two numbers of 32 bits in 33.
+func TestParquetWideDifferences(t *testing.T) {
+	data, err := parquet.DeltaBinaryPacked.EncodeInt64(nil, []int64{math.MinInt32, math.MaxInt32, -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := forged{kind: format.Int32, rows: 3, pages: []forgedPage{plainPage(format.DeltaBinaryPacked, 3, data)}}
+	if table, _, err := readBytes(file.bytes(t), Options{}, MaxTable); err != nil || fmt.Sprint(table.Rows) != "[[-2147483648] [2147483647] [-1]]" {
 		t.Errorf("%v, %v", table, err)
 	}
 }
