@@ -3,10 +3,8 @@
 package datasets
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -53,10 +51,7 @@ func (d *Datasets) AddFile(a api.AddDataset) (api.AddedDataset, error) {
 
 // Add keeps cleaned rows at home and publishes their manifest.
 func (d *Datasets) Add(cleaned dataset.Cleaned) (api.AddedDataset, error) {
-	rows, err := encodeRows(cleaned.Table)
-	if err != nil {
-		return api.AddedDataset{}, err
-	}
+	rows := encodeRows(cleaned.Table)
 	config, store := d.home.Config(), d.book.Store
 	manifest := cleaned.Manifest
 	manifest.Nation, manifest.Node = config.Nation, config.Name
@@ -121,27 +116,6 @@ func (d *Datasets) Drift(q api.Drift) (api.Drifted, error) {
 	return api.Drifted{Schema: "village.dataset.drift/v1", CID: q.Dataset, Columns: dataset.Drift(m, table)}, nil
 }
 
-// encodeRows and decodeRows keep a cleaned table as CSV.
-func encodeRows(t dataset.Table) ([]byte, error) {
-	var b bytes.Buffer
-	w := csv.NewWriter(&b)
-	if err := w.Write(t.Columns); err != nil {
-		return nil, err
-	}
-	if err := w.WriteAll(t.Rows); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
-}
-
-func decodeRows(b []byte) (dataset.Table, error) {
-	rows, err := csv.NewReader(bytes.NewReader(b)).ReadAll()
-	if err != nil || len(rows) == 0 {
-		return dataset.Table{}, fmt.Errorf("the rows at home are damaged: %w", err)
-	}
-	return dataset.Table{Columns: rows[0], Rows: rows[1:]}, nil
-}
-
 // Table reads an own dataset.
 func (d *Datasets) Table(cid record.CID) (m dataset.Manifest, rows dataset.Table, err error) {
 	if m, err = d.Manifest(cid); err != nil {
@@ -151,7 +125,7 @@ func (d *Datasets) Table(cid record.CID) (m dataset.Manifest, rows dataset.Table
 	if err != nil {
 		return m, rows, fmt.Errorf("cannot read the rows of dataset %q: %w", m.Name, err)
 	}
-	rows, err = decodeRows(b)
+	rows, err = DecodeRows(b)
 	return m, rows, err
 }
 

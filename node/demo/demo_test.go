@@ -21,6 +21,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"village/node/api"
+	"village/node/datasets"
 	"village/node/home"
 )
 
@@ -261,8 +262,11 @@ func canaries(owner *hospital, all []*hospital) (lines []string) {
 // storeFormat is how the store marks its database.
 const storeFormat = 0x5601
 
+// rowsForm begins rows as a home keeps them.
+const rowsForm = "\xffrows\x01"
+
 // read returns all that a home holds: every version of every value in its
-// store, which compresses them, and its files as they are.
+// store, which compresses them, rows also as lines, and its files as they are.
 func read(t *testing.T, dir string) (all []byte) {
 	t.Helper()
 	db, err := badger.Open(badger.DefaultOptions(filepath.Join(dir, "store")).WithLogger(nil).WithExternalMagic(storeFormat))
@@ -277,7 +281,15 @@ func read(t *testing.T, dir string) (all []byte) {
 		for values.Rewind(); values.Valid(); values.Next() {
 			err := values.Item().Value(func(v []byte) error {
 				all = append(all, v...)
-				return nil
+				_, rows, ok := bytes.Cut(v, []byte(rowsForm))
+				if !ok {
+					return nil
+				}
+				table, err := datasets.DecodeRows(append([]byte(rowsForm), rows...))
+				for _, row := range table.Rows {
+					all = append(all, strings.Join(row, ",")+"\n"...)
+				}
+				return err
 			})
 			if err != nil {
 				return err
