@@ -1,21 +1,9 @@
 // Package average takes the weighted mean of vectors that do not change while
 // it is taken, without a coordinator.
-//
-//   - [PushSum] needs no more than that messages come through now and then, in
-//     any order, any number of times, over any graph.
-//   - [Exact] is the same machine in the rounds of a graph that multiply to the
-//     mean: where nothing is lost, it has the mean after one period.
-//   - [Scatter] divides long vectors, so that each node sends less than two of
-//     them in all, and installs the mean only if every part of it is of the same
-//     contributions.
-//
-// All three count in integers (see [Shape]): they lose nothing to rounding when
-// they add, and the sum is the same in any order.
-//
-// A node that is gone for good takes along the share of the mean that it held.
-// How much of whose contribution that is depends on when it went, so the mean
-// that the others come to is then not that of any set of contributions: they
-// must agree on who is left, and start again from their contributions.
+// [Scatter] divides long vectors, so that each node sends less than two of them
+// in all, and installs the mean only if every part of it is of the same
+// contributions. It counts in integers (see [Shape]), which lose nothing to
+// rounding when they are added, and whose sum is the same in any order.
 package average
 
 import (
@@ -33,8 +21,6 @@ var (
 	ErrNode         = errors.New("no such node")
 	ErrLength       = errors.New("vector has another length than was agreed")
 	ErrBound        = errors.New("value is beyond the bounds that were agreed")
-	ErrLedger       = errors.New("what was held, sent and received does not add up to the own contribution")
-	ErrState        = errors.New("saved state cannot be read")
 	ErrContributors = errors.New("parts of the mean are of different contributions")
 )
 
@@ -74,11 +60,11 @@ func (s Shape) Check() error {
 	return nil
 }
 
-// point is F.
-func (s Shape) point() int { return 62 - bits.Len64(s.Weight-1) }
+// Point is F.
+func (s Shape) Point() int { return 62 - bits.Len64(s.Weight-1) }
 
-// limit is the largest total weight, at most 2^62.
-func (s Shape) limit() int64 { return int64(s.Weight << s.point()) }
+// Limit is the largest total weight, at most 2^62.
+func (s Shape) Limit() int64 { return int64(s.Weight << s.Point()) }
 
 // exponent is log2(X).
 func (s Shape) exponent() int {
@@ -89,8 +75,8 @@ func (s Shape) exponent() int {
 	return e
 }
 
-// contribution returns the integers of a weight, at [0], and the vector.
-func (s Shape) contribution(weight uint64, x []float64) ([]int64, error) {
+// Contribution returns the integers of a weight, at [0], and the vector.
+func (s Shape) Contribution(weight uint64, x []float64) ([]int64, error) {
 	if weight < 1 || weight > s.Weight {
 		return nil, fmt.Errorf("%w: weight %d of at most %d", ErrBound, weight, s.Weight)
 	}
@@ -98,8 +84,8 @@ func (s Shape) contribution(weight uint64, x []float64) ([]int64, error) {
 		return nil, fmt.Errorf("%w: %d parameters, not %d", ErrLength, len(x), s.Length)
 	}
 	q := make([]int64, 1+len(x))
-	q[0] = int64(weight << s.point())
-	point, exponent := s.point(), s.exponent()
+	q[0] = int64(weight << s.Point())
+	point, exponent := s.Point(), s.exponent()
 	for i, v := range x {
 		if !(math.Abs(v) <= s.Bound) { // written so that NaN fails too
 			return nil, fmt.Errorf("%w: parameter %d is %g", ErrBound, i, v)
@@ -109,8 +95,8 @@ func (s Shape) contribution(weight uint64, x []float64) ([]int64, error) {
 	return q, nil
 }
 
-// divide returns the parameters of integer sums over an integer weight above 0.
-func (s Shape) divide(sums []int64, weight int64) []float64 {
+// Divide returns the parameters of integer sums over an integer weight above 0.
+func (s Shape) Divide(sums []int64, weight int64) []float64 {
 	mean, exponent := make([]float64, len(sums)), s.exponent()
 	for i, q := range sums {
 		mean[i] = math.Ldexp(float64(q)/float64(weight), exponent)

@@ -167,18 +167,6 @@ func (p *Plan) transfers(step Step, node int) (sends, receives []Transfer) {
 	return sends, receives
 }
 
-// Vectors is how many vectors' worth of parameters a node sends in all, each
-// parameter as one number of 64 bits.
-func (p *Plan) Vectors(node int) float64 {
-	sent := 0
-	for step := Reduce; step < Done; step++ {
-		for _, t := range p.Transfers(step, node) {
-			sent += t.To - t.From
-		}
-	}
-	return float64(sent) / float64(p.shape.Length)
-}
-
 // Part is a contribution: the vector of a node that a name stands for, such as
 // the digest of a signed update, and its weight.
 type Part struct {
@@ -244,7 +232,7 @@ func NewScatter(plan *Plan, self int, name [32]byte, weight uint64, x []float64)
 	if self < 0 || self >= plan.shape.Nodes {
 		return nil, fmt.Errorf("%w: %d of %d", ErrNode, self, plan.shape.Nodes)
 	}
-	q, err := plan.shape.contribution(weight, x)
+	q, err := plan.shape.Contribution(weight, x)
 	if err != nil {
 		return nil, err
 	}
@@ -395,7 +383,7 @@ func (s *Scatter) check(from int, c Chunk) error {
 	if c.Step == Reduce && weight > s.plan.shape.Weight-weigh(s.parts) {
 		return fmt.Errorf("%w: weight %d", ErrBound, weight)
 	}
-	limit := int64(weight << s.plan.shape.point())
+	limit := int64(weight << s.plan.shape.Point())
 	for k, q := range c.Sum {
 		if q < -limit || q > limit {
 			return fmt.Errorf("%w: parameter %d", ErrBound, c.From+k)
@@ -423,8 +411,8 @@ func (s *Scatter) Mean() ([]float64, []Part, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	weight := int64(weigh(parts) << s.plan.shape.point())
-	return s.plan.shape.divide(s.total, weight), slices.Clone(parts), nil
+	weight := int64(weigh(parts) << s.plan.shape.Point())
+	return s.plan.shape.Divide(s.total, weight), slices.Clone(parts), nil
 }
 
 // agreed returns the contributions that every sum of a range is of.

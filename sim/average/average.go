@@ -1,5 +1,5 @@
 // Package average measures what it costs a number of nodes to come to the mean
-// of their vectors: rules of protocol/average and protocol/mixing, beside
+// of their vectors: rules of protocol/average, sim/pushsum and protocol/mixing, beside
 // well-known ones that they are compared with, over a network that may lose and
 // repeat messages, fall apart and restart nodes. One seed gives one outcome.
 package average

@@ -8,6 +8,7 @@ import (
 
 	"village/protocol/average"
 	"village/protocol/mixing"
+	"village/sim/pushsum"
 )
 
 // Network is what happens to messages and nodes. The zero value is a network
@@ -76,7 +77,7 @@ func PushSum(ctx context.Context, network Network, graph *mixing.Graph, vectors 
 		return Outcome{}, err
 	}
 	var edges []mixing.Edge
-	var shares []average.Share
+	var shares []pushsum.Share
 	for r.out.Steps < stop.Steps {
 		if err := ctx.Err(); err != nil {
 			return r.out, err
@@ -84,7 +85,7 @@ func PushSum(ctx context.Context, network Network, graph *mixing.Graph, vectors 
 		r.out.Steps++
 		for i := range r.nodes {
 			edges = graph.Edges(uint64(r.out.Steps), i, edges[:0])
-			shares = average.Shares(edges, shares[:0])
+			shares = pushsum.Shares(edges, shares[:0])
 			if err := r.send(i, shares); err != nil {
 				return r.out, err
 			}
@@ -105,7 +106,7 @@ type push struct {
 	Network
 	shape  average.Shape
 	random *rand.Rand
-	nodes  []*average.PushSum
+	nodes  []*pushsum.Node
 	saved  [][]byte
 	fails  []bool       // after this step
 	due    [][]delivery // by step, modulo the longest delay
@@ -116,7 +117,7 @@ type push struct {
 
 type delivery struct {
 	from, to int
-	message  average.Message
+	message  pushsum.Message
 }
 
 func newPush(network Network, vectors [][]float64, weights []uint64) (*push, error) {
@@ -131,7 +132,7 @@ func newPush(network Network, vectors [][]float64, weights []uint64) (*push, err
 		Network: network,
 		shape:   average.Shape{Nodes: n, Length: len(vectors[0])},
 		random:  rand.New(rand.NewPCG(network.Seed, 0x6176657261676500)),
-		nodes:   make([]*average.PushSum, n),
+		nodes:   make([]*pushsum.Node, n),
 		saved:   make([][]byte, n),
 		fails:   make([]bool, n),
 		due:     make([][]delivery, network.Delay+1),
@@ -150,7 +151,7 @@ func newPush(network Network, vectors [][]float64, weights []uint64) (*push, err
 		r.shape.Bound = 1
 	}
 	for i, x := range vectors {
-		p, err := average.NewPushSum(r.shape, i, weights[i], x)
+		p, err := pushsum.New(r.shape, i, weights[i], x)
 		if err != nil {
 			return nil, fmt.Errorf("node %d: %w", i, err)
 		}
@@ -179,7 +180,7 @@ func ratio(now, first float64) float64 {
 }
 
 // send gives away what node i gives in this step.
-func (r *push) send(i int, shares []average.Share) error {
+func (r *push) send(i int, shares []pushsum.Share) error {
 	messages, err := r.nodes[i].Send(shares)
 	if err != nil {
 		return fmt.Errorf("node %d: %w", i, err)
@@ -237,7 +238,7 @@ func (r *push) deliver() error {
 }
 
 func (r *push) restart(i int) (err error) {
-	if r.nodes[i], err = average.RestorePushSum(r.shape, i, r.saved[i]); err != nil {
+	if r.nodes[i], err = pushsum.Restore(r.shape, i, r.saved[i]); err != nil {
 		return fmt.Errorf("node %d: %w", i, err)
 	}
 	return nil

@@ -1,18 +1,37 @@
-package average
+// Package pushsum takes the weighted mean of vectors over any graph, with no more
+// than that messages come through now and then, in any order, any number of
+// times.
+//
+// A node that is gone for good takes along the share of the mean that it held.
+// How much of whose contribution that is depends on when it went, so the mean
+// that the others come to is then not that of any set of contributions: they
+// must agree on who is left, and start again from their contributions.
+package pushsum
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"math/bits"
 	"slices"
+
+	"village/protocol/average"
+	"village/protocol/mixing"
 )
 
-// MaxPush is the length of the longest vector for push-sum, 1 MiB of
-// parameters: a node keeps two vectors for each node that it deals with.
-const MaxPush = 1 << 17
+// Errors of this package, beside those of package average. What comes from
+// others is refused with them, and changes nothing.
+var (
+	ErrLedger = errors.New("what was held, sent and received does not add up to the own contribution")
+	ErrState  = errors.New("saved state cannot be read")
+)
 
-// PushSum is one node of push-sum (Kempe, Dobra and Gehrke 2003, protocol
+// MaxLength is the length of the longest vector for push-sum, 1 MiB of
+// parameters: a node keeps two vectors for each node that it deals with.
+const MaxLength = 1 << 17
+
+// Node is one node of push-sum (Kempe, Dobra and Gehrke 2003, protocol
 // Push-Vector): a node holds a share of the weighted sum of all vectors and the
 // same share of the total weight, and gives parts of both away; sum over weight
 // tends to the mean everywhere. It sends running totals (Hadjicostis, Vaidya and
@@ -26,11 +45,11 @@ const MaxPush = 1 << 17
 //
 //	held + all that was given - all that was received = own contribution.
 //
-// A node that is to survive its end must make [PushSum.Append] durable before a
-// message of [PushSum.Send] leaves: what it had received since is lost with it,
+// A node that is to survive its end must make [Node.Append] durable before a
+// message of [Node.Send] leaves: what it had received since is lost with it,
 // and comes again with the next totals.
-type PushSum struct {
-	shape  Shape
+type Node struct {
+	shape  average.Shape
 	self   int
 	number uint64  // of the last Send
 	own    []int64 // contribution: weight, then sums
@@ -59,37 +78,47 @@ type Share struct {
 	Fraction float64
 }
 
-// NewPushSum returns the node at a place, with its contribution: vector x counts
+// Shares appends to buf what a node gives away in a round of a graph: to each
+// neighbour the share that the neighbour gives to the node's vector. The shares
+// that a node receives then add up as the rows of the graph's matrix do.
+func Shares(edges []mixing.Edge, buf []Share) []Share {
+	for _, edge := range edges {
+		buf = append(buf, Share{edge.Node, edge.Back})
+	}
+	return buf
+}
+
+// New returns the node at a place, with its contribution: vector x counts
 // weight times.
-func NewPushSum(shape Shape, self int, weight uint64, x []float64) (*PushSum, error) {
+func New(shape average.Shape, self int, weight uint64, x []float64) (*Node, error) {
 	p, err := empty(shape, self)
 	if err != nil {
 		return nil, err
 	}
-	if p.own, err = shape.contribution(weight, x); err != nil {
+	if p.own, err = shape.Contribution(weight, x); err != nil {
 		return nil, err
 	}
 	p.held = slices.Clone(p.own)
 	return p, nil
 }
 
-func empty(shape Shape, self int) (*PushSum, error) {
+func empty(shape average.Shape, self int) (*Node, error) {
 	if err := shape.Check(); err != nil {
 		return nil, err
 	}
-	if shape.Length > MaxPush {
-		return nil, fmt.Errorf("push-sum is for at most %d parameters, not %d; divide longer vectors", MaxPush, shape.Length)
+	if shape.Length > MaxLength {
+		return nil, fmt.Errorf("push-sum is for at most %d parameters, not %d; divide longer vectors", MaxLength, shape.Length)
 	}
 	if self < 0 || self >= shape.Nodes {
-		return nil, fmt.Errorf("%w: %d of %d", ErrNode, self, shape.Nodes)
+		return nil, fmt.Errorf("%w: %d of %d", average.ErrNode, self, shape.Nodes)
 	}
-	return &PushSum{shape: shape, self: self}, nil
+	return &Node{shape: shape, self: self}, nil
 }
 
 // Send gives shares away and returns the messages that tell their receivers, in
 // the order of the shares, which is that of places. The fractions add up to less
 // than 1, and what cannot be divided stays here.
-func (p *PushSum) Send(shares []Share) ([]Message, error) {
+func (p *Node) Send(shares []Share) ([]Message, error) {
 	// Shares go one after the other, each as a part of what the ones before have
 	// left. Rounded like this, no division takes a sum beyond its weight.
 	parts, left := make([]uint64, len(shares)), 1.0
@@ -124,9 +153,10 @@ func (p *PushSum) Send(shares []Share) ([]Message, error) {
 
 // Receive takes a message of another node, and tells whether it was news. One
 // that came before, or before a later one, is not, and changes nothing. Nor does
-// one that is refused: with [ErrLength], or with [ErrBound] if what it adds has
-// a negative weight, more than all nodes can have, or a mean beyond the bounds.
-func (p *PushSum) Receive(from int, m Message) (bool, error) {
+// one that is refused: with [average.ErrLength], or with [average.ErrBound] if
+// what it adds has a negative weight, more than all nodes can have, or a mean
+// beyond the bounds.
+func (p *Node) Receive(from int, m Message) (bool, error) {
 	if news, err := p.check(from, m); !news {
 		return false, err
 	}
@@ -140,24 +170,24 @@ func (p *PushSum) Receive(from int, m Message) (bool, error) {
 }
 
 // check tells whether a message is news, and refuses one that cannot be.
-func (p *PushSum) check(from int, m Message) (bool, error) {
+func (p *Node) check(from int, m Message) (bool, error) {
 	if err := p.other(from); err != nil {
 		return false, err
 	}
 	if len(m.Total) != len(p.held) {
-		return false, fmt.Errorf("%w: %d numbers of node %d, not %d", ErrLength, len(m.Total), from, len(p.held))
+		return false, fmt.Errorf("%w: %d numbers of node %d, not %d", average.ErrLength, len(m.Total), from, len(p.held))
 	}
 	before, seen := p.last(from)
 	if m.Number <= seen {
 		return false, nil
 	}
 	weight := m.Total[0] - before[0]
-	if weight < 0 || weight > p.shape.limit()-p.held[0] {
-		return false, fmt.Errorf("%w: weight %g of node %d", ErrBound, p.weight(weight), from)
+	if weight < 0 || weight > p.shape.Limit()-p.held[0] {
+		return false, fmt.Errorf("%w: weight %g of node %d", average.ErrBound, p.weight(weight), from)
 	}
 	for k, t := range m.Total {
 		if d := t - before[k]; d < -weight || d > weight {
-			return false, fmt.Errorf("%w: parameter %d of node %d", ErrBound, k-1, from)
+			return false, fmt.Errorf("%w: parameter %d of node %d", average.ErrBound, k-1, from)
 		}
 	}
 	return true, nil
@@ -166,14 +196,14 @@ func (p *PushSum) check(from int, m Message) (bool, error) {
 // Estimate returns the mean as this node knows it, and the weight that it holds
 // now, in the unit of contributions. Alone for long, a node has given nearly all
 // away, and its estimate is coarse until it receives something.
-func (p *PushSum) Estimate() (mean []float64, weight float64) {
-	return p.shape.divide(p.held[1:], p.held[0]), p.weight(p.held[0])
+func (p *Node) Estimate() (mean []float64, weight float64) {
+	return p.shape.Divide(p.held[1:], p.held[0]), p.weight(p.held[0])
 }
 
-func (p *PushSum) weight(q int64) float64 { return math.Ldexp(float64(q), -p.shape.point()) }
+func (p *Node) weight(q int64) float64 { return math.Ldexp(float64(q), -p.shape.Point()) }
 
 // Ledger returns [ErrLedger] if anything was lost or made.
-func (p *PushSum) Ledger() error {
+func (p *Node) Ledger() error {
 	for k, sum := range p.held {
 		for _, l := range p.links {
 			sum += l.given[k] - l.received[k]
@@ -186,19 +216,19 @@ func (p *PushSum) Ledger() error {
 }
 
 // other refuses what is not the place of another node.
-func (p *PushSum) other(node int) error {
+func (p *Node) other(node int) error {
 	if node < 0 || node >= p.shape.Nodes || node == p.self {
-		return fmt.Errorf("%w: %d is not one of %d nodes other than %d", ErrNode, node, p.shape.Nodes, p.self)
+		return fmt.Errorf("%w: %d is not one of %d nodes other than %d", average.ErrNode, node, p.shape.Nodes, p.self)
 	}
 	return nil
 }
 
-func (p *PushSum) find(node int) (int, bool) {
+func (p *Node) find(node int) (int, bool) {
 	return slices.BinarySearchFunc(p.links, node, func(l link, node int) int { return l.node - node })
 }
 
 // link returns what is known of a node, which may be nothing yet.
-func (p *PushSum) link(node int) *link {
+func (p *Node) link(node int) *link {
 	i, ok := p.find(node)
 	if !ok {
 		n := len(p.own)
@@ -209,7 +239,7 @@ func (p *PushSum) link(node int) *link {
 }
 
 // last returns the newest total of a node, and its number.
-func (p *PushSum) last(node int) ([]int64, uint64) {
+func (p *Node) last(node int) ([]int64, uint64) {
 	if i, ok := p.find(node); ok {
 		return p.links[i].received, p.links[i].seen
 	}
@@ -220,7 +250,7 @@ func (p *PushSum) last(node int) ([]int64, uint64) {
 const magic = "pushsum1"
 
 // header appends what a saved state of this shape and place starts with.
-func (p *PushSum) header(b []byte) []byte {
+func (p *Node) header(b []byte) []byte {
 	b = append(b, magic...)
 	for _, v := range []uint64{
 		uint64(p.shape.Nodes), uint64(p.shape.Length), p.shape.Weight, math.Float64bits(p.shape.Bound), uint64(p.self),
@@ -236,7 +266,7 @@ func (p *PushSum) header(b []byte) []byte {
 // and, of each node dealt with, in the order of places, the place, the number of
 // its last message, what was given to it and what was received. Equal states
 // have equal bytes.
-func (p *PushSum) Append(b []byte) []byte {
+func (p *Node) Append(b []byte) []byte {
 	b = slices.Grow(b, 6*8+16*len(p.links)+8*len(p.own)*(2+2*len(p.links)))
 	b = p.header(b)
 	b = binary.LittleEndian.AppendUint64(b, p.number)
@@ -256,10 +286,10 @@ func appendAll(b []byte, v []int64) []byte {
 	return b
 }
 
-// RestorePushSum returns the node whose state was saved. It refuses, with
-// [ErrState], what [PushSum.Append] would not have written for this shape and
+// Restore returns the node whose state was saved. It refuses, with
+// [ErrState], what [Node.Append] would not have written for this shape and
 // place, and what no node can have come to: the ledger must be right.
-func RestorePushSum(shape Shape, self int, saved []byte) (*PushSum, error) {
+func Restore(shape average.Shape, self int, saved []byte) (*Node, error) {
 	p, err := empty(shape, self)
 	if err != nil {
 		return nil, err
@@ -289,11 +319,11 @@ func RestorePushSum(shape Shape, self int, saved []byte) (*PushSum, error) {
 	p.number = next()
 	p.own, p.held = vector(), vector()
 	for _, v := range [][]int64{p.own, p.held} {
-		if v[0] < 1 || v[0] > shape.limit() || slices.ContainsFunc(v, func(x int64) bool { return x < -v[0] || x > v[0] }) {
-			return nil, fmt.Errorf("%w: %w", ErrState, ErrBound)
+		if v[0] < 1 || v[0] > shape.Limit() || slices.ContainsFunc(v, func(x int64) bool { return x < -v[0] || x > v[0] }) {
+			return nil, fmt.Errorf("%w: %w", ErrState, average.ErrBound)
 		}
 	}
-	if p.own[0]&(1<<shape.point()-1) != 0 {
+	if p.own[0]&(1<<shape.Point()-1) != 0 {
 		return nil, fmt.Errorf("%w: the own weight is not a whole number", ErrState)
 	}
 	p.links = make([]link, len(saved)/each)

@@ -1,4 +1,4 @@
-package average
+package pushsum
 
 import (
 	"bytes"
@@ -11,15 +11,17 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"village/protocol/average"
 )
 
 // nodes returns one of push-sum for each vector.
-func nodes(t testing.TB, shape Shape, weights []uint64, vectors [][]float64) []*PushSum {
+func nodes(t testing.TB, shape average.Shape, weights []uint64, vectors [][]float64) []*Node {
 	t.Helper()
-	all := make([]*PushSum, shape.Nodes)
+	all := make([]*Node, shape.Nodes)
 	for i := range all {
 		var err error
-		if all[i], err = NewPushSum(shape, i, weights[i], vectors[i]); err != nil {
+		if all[i], err = New(shape, i, weights[i], vectors[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -28,9 +30,9 @@ func nodes(t testing.TB, shape Shape, weights []uint64, vectors [][]float64) []*
 
 // contributions returns vectors within a bound of 8, their weights, and the
 // shape that fits.
-func contributions(seed uint64, n, length int) (Shape, []uint64, [][]float64) {
+func contributions(seed uint64, n, length int) (average.Shape, []uint64, [][]float64) {
 	random := rand.New(rand.NewPCG(seed, 1))
-	shape := Shape{Nodes: n, Length: length, Bound: 8}
+	shape := average.Shape{Nodes: n, Length: length, Bound: 8}
 	weights, vectors := make([]uint64, n), make([][]float64, n)
 	for i := range vectors {
 		weights[i] = 1 + random.Uint64N(300)
@@ -70,7 +72,7 @@ func off(a, b []float64) float64 {
 // check holds what must be so at any time of nodes that are alone in the world:
 // each ledger is right, no estimate is beyond the bound, and what is held and
 // under way is what was there at the beginning.
-func check(t interface{ Fatalf(string, ...any) }, all []*PushSum) {
+func check(t interface{ Fatalf(string, ...any) }, all []*Node) {
 	for k := range all[0].own {
 		var sum, own int64
 		for i, p := range all {
@@ -102,7 +104,7 @@ func check(t interface{ Fatalf(string, ...any) }, all []*PushSum) {
 }
 
 // lookup returns what was given to a node and received from it.
-func (p *PushSum) lookup(node int) (given, received []int64) {
+func (p *Node) lookup(node int) (given, received []int64) {
 	if i, ok := p.find(node); ok {
 		return p.links[i].given, p.links[i].received
 	}
@@ -112,16 +114,16 @@ func (p *PushSum) lookup(node int) (given, received []int64) {
 func TestNothingIsLostWhateverHappens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(2, 6).Draw(t, "nodes")
-		shape := Shape{Nodes: n, Length: rapid.IntRange(1, 3).Draw(t, "length"), Bound: rapid.SampledFrom([]float64{1e-9, .75, 1, 3, 1e30}).Draw(t, "bound")}
+		shape := average.Shape{Nodes: n, Length: rapid.IntRange(1, 3).Draw(t, "length"), Bound: rapid.SampledFrom([]float64{1e-9, .75, 1, 3, 1e30}).Draw(t, "bound")}
 		weights, vectors := make([]uint64, n), make([][]float64, n)
 		for i := range n {
 			weights[i] = rapid.Uint64Range(1, 1<<20).Draw(t, "weight")
 			shape.Weight += weights[i]
 			vectors[i] = rapid.SliceOfN(rapid.Float64Range(-shape.Bound, shape.Bound), shape.Length, shape.Length).Draw(t, "vector")
 		}
-		all, saved := make([]*PushSum, n), make([][]byte, n)
+		all, saved := make([]*Node, n), make([][]byte, n)
 		for i := range all {
-			p, err := NewPushSum(shape, i, weights[i], vectors[i])
+			p, err := New(shape, i, weights[i], vectors[i])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -166,7 +168,7 @@ func TestNothingIsLostWhateverHappens(t *testing.T) {
 				}
 			case 4:
 				i := node.Draw(t, "fails")
-				p, err := RestorePushSum(shape, i, saved[i])
+				p, err := Restore(shape, i, saved[i])
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -215,48 +217,48 @@ func TestEstimateOfOneIsItsVector(t *testing.T) {
 		{1000, 30, math.Ldexp(1, 500), []float64{math.Ldexp(1, 500), 1}},
 		{1000, 30, math.Ldexp(1, -500), []float64{math.Ldexp(-1, -500), 0}},
 	} {
-		shape := Shape{Nodes: 3, Length: len(c.x), Weight: c.total, Bound: c.bound}
-		p, err := NewPushSum(shape, 1, c.weight, c.x)
+		shape := average.Shape{Nodes: 3, Length: len(c.x), Weight: c.total, Bound: c.bound}
+		p, err := New(shape, 1, c.weight, c.x)
 		if err != nil {
 			t.Fatalf("%v: %v", c, err)
 		}
 		got, weight := p.Estimate()
 		// Half a unit, and what a float64 rounds.
-		most := 2*c.bound*math.Ldexp(1, -shape.point())/float64(c.weight) + 4e-16*c.bound
+		most := 2*c.bound*math.Ldexp(1, -shape.Point())/float64(c.weight) + 4e-16*c.bound
 		if d := off(got, c.x); d > most || weight != float64(c.weight) {
 			t.Errorf("%v: estimate %v with weight %g, off by %g of at most %g", c, got, weight, d, most)
 		}
 	}
 }
 
-func TestNewPushSumRefuses(t *testing.T) {
-	fine := Shape{Nodes: 3, Length: 2, Weight: 10, Bound: 4}
-	with := func(change func(*Shape)) Shape { s := fine; change(&s); return s }
+func TestNewRefuses(t *testing.T) {
+	fine := average.Shape{Nodes: 3, Length: 2, Weight: 10, Bound: 4}
+	with := func(change func(*average.Shape)) average.Shape { s := fine; change(&s); return s }
 	for name, c := range map[string]struct {
-		shape  Shape
+		shape  average.Shape
 		self   int
 		weight uint64
 		x      []float64
 		want   error // or nil for any
 	}{
-		"NaN":             {fine, 0, 1, []float64{0, math.NaN()}, ErrBound},
-		"Inf":             {fine, 0, 1, []float64{math.Inf(1), 0}, ErrBound},
-		"too large":       {fine, 0, 1, []float64{-4.001, 0}, ErrBound},
-		"no weight":       {fine, 0, 0, []float64{0, 0}, ErrBound},
-		"too much weight": {fine, 0, 11, []float64{0, 0}, ErrBound},
-		"other length":    {fine, 0, 1, []float64{0}, ErrLength},
-		"no such place":   {fine, 3, 1, []float64{0, 0}, ErrNode},
-		"place below 0":   {fine, -1, 1, []float64{0, 0}, ErrNode},
-		"no nodes":        {with(func(s *Shape) { s.Nodes = 0 }), 0, 1, []float64{0, 0}, nil},
-		"no parameters":   {with(func(s *Shape) { s.Length = 0 }), 0, 1, nil, nil},
-		"a long vector":   {with(func(s *Shape) { s.Length = MaxPush + 1 }), 0, 1, nil, nil},
-		"no total":        {with(func(s *Shape) { s.Weight = 0 }), 0, 1, []float64{0, 0}, nil},
-		"a large total":   {with(func(s *Shape) { s.Weight = 1<<32 + 1 }), 0, 1, []float64{0, 0}, nil},
-		"bound 0":         {with(func(s *Shape) { s.Bound = 0 }), 0, 1, []float64{0, 0}, nil},
-		"bound NaN":       {with(func(s *Shape) { s.Bound = math.NaN() }), 0, 1, []float64{0, 0}, nil},
-		"bound Inf":       {with(func(s *Shape) { s.Bound = math.Inf(1) }), 0, 1, []float64{0, 0}, nil},
+		"NaN":             {fine, 0, 1, []float64{0, math.NaN()}, average.ErrBound},
+		"Inf":             {fine, 0, 1, []float64{math.Inf(1), 0}, average.ErrBound},
+		"too large":       {fine, 0, 1, []float64{-4.001, 0}, average.ErrBound},
+		"no weight":       {fine, 0, 0, []float64{0, 0}, average.ErrBound},
+		"too much weight": {fine, 0, 11, []float64{0, 0}, average.ErrBound},
+		"other length":    {fine, 0, 1, []float64{0}, average.ErrLength},
+		"no such place":   {fine, 3, 1, []float64{0, 0}, average.ErrNode},
+		"place below 0":   {fine, -1, 1, []float64{0, 0}, average.ErrNode},
+		"no nodes":        {with(func(s *average.Shape) { s.Nodes = 0 }), 0, 1, []float64{0, 0}, nil},
+		"no parameters":   {with(func(s *average.Shape) { s.Length = 0 }), 0, 1, nil, nil},
+		"a long vector":   {with(func(s *average.Shape) { s.Length = MaxLength + 1 }), 0, 1, nil, nil},
+		"no total":        {with(func(s *average.Shape) { s.Weight = 0 }), 0, 1, []float64{0, 0}, nil},
+		"a large total":   {with(func(s *average.Shape) { s.Weight = 1<<32 + 1 }), 0, 1, []float64{0, 0}, nil},
+		"bound 0":         {with(func(s *average.Shape) { s.Bound = 0 }), 0, 1, []float64{0, 0}, nil},
+		"bound NaN":       {with(func(s *average.Shape) { s.Bound = math.NaN() }), 0, 1, []float64{0, 0}, nil},
+		"bound Inf":       {with(func(s *average.Shape) { s.Bound = math.Inf(1) }), 0, 1, []float64{0, 0}, nil},
 	} {
-		if _, err := NewPushSum(c.shape, c.self, c.weight, c.x); err == nil || c.want != nil && !errors.Is(err, c.want) {
+		if _, err := New(c.shape, c.self, c.weight, c.x); err == nil || c.want != nil && !errors.Is(err, c.want) {
 			t.Errorf("%s: error %v, want %v", name, err, c.want)
 		}
 	}
@@ -381,20 +383,20 @@ func TestReceiveRefuses(t *testing.T) {
 		"again":               {1, m[0], nil},
 		"an older one":        {1, adds(0, 1, 0, 0), nil},
 		"another of one name": {1, adds(1, 1, 0, 0), nil},
-		"itself":              {0, m[0], ErrNode},
-		"nobody":              {3, m[0], ErrNode},
-		"below 0":             {-1, m[0], ErrNode},
-		"too short":           {1, Message{2, last[:2]}, ErrLength},
-		"too long":            {1, Message{2, append(slices.Clone(last), 0)}, ErrLength},
-		"nothing":             {1, Message{2, nil}, ErrLength},
-		"negative weight":     {1, adds(2, -1, 0, 0), ErrBound},
-		"too heavy":           {1, adds(2, shape.limit()-p.held[0]+1, 0, 0), ErrBound},
-		"heavier than all":    {1, adds(2, math.MaxInt64, 0, 0), ErrBound},
-		"mean too large":      {1, adds(2, 5, 6, 0), ErrBound},
-		"mean too small":      {1, adds(2, 5, 0, -6), ErrBound},
-		"mean of no weight":   {1, adds(2, 0, 1, 0), ErrBound},
-		"far beyond":          {1, adds(2, 5, math.MinInt64, 0), ErrBound},
-		"first too heavy":     {2, Message{1, []int64{math.MaxInt64, 0, 0}}, ErrBound},
+		"itself":              {0, m[0], average.ErrNode},
+		"nobody":              {3, m[0], average.ErrNode},
+		"below 0":             {-1, m[0], average.ErrNode},
+		"too short":           {1, Message{2, last[:2]}, average.ErrLength},
+		"too long":            {1, Message{2, append(slices.Clone(last), 0)}, average.ErrLength},
+		"nothing":             {1, Message{2, nil}, average.ErrLength},
+		"negative weight":     {1, adds(2, -1, 0, 0), average.ErrBound},
+		"too heavy":           {1, adds(2, shape.Limit()-p.held[0]+1, 0, 0), average.ErrBound},
+		"heavier than all":    {1, adds(2, math.MaxInt64, 0, 0), average.ErrBound},
+		"mean too large":      {1, adds(2, 5, 6, 0), average.ErrBound},
+		"mean too small":      {1, adds(2, 5, 0, -6), average.ErrBound},
+		"mean of no weight":   {1, adds(2, 0, 1, 0), average.ErrBound},
+		"far beyond":          {1, adds(2, 5, math.MinInt64, 0), average.ErrBound},
+		"first too heavy":     {2, Message{1, []int64{math.MaxInt64, 0, 0}}, average.ErrBound},
 	} {
 		news, err := p.Receive(c.from, c.m)
 		if news || !errors.Is(err, c.want) {
@@ -419,7 +421,7 @@ func TestLedgerTellsWhatIsLost(t *testing.T) {
 }
 
 // busy returns a node that has dealt with others.
-func busy(t testing.TB) (Shape, *PushSum) {
+func busy(t testing.TB) (average.Shape, *Node) {
 	shape, weights, vectors := contributions(5, 5, 2)
 	all := nodes(t, shape, weights, vectors)
 	for range 3 {
@@ -439,7 +441,7 @@ func busy(t testing.TB) (Shape, *PushSum) {
 func TestRestoredNodeGoesOn(t *testing.T) {
 	shape, p := busy(t)
 	saved := p.Append(nil)
-	q, err := RestorePushSum(shape, 3, saved)
+	q, err := Restore(shape, 3, saved)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -462,9 +464,9 @@ func TestRestoredNodeGoesOn(t *testing.T) {
 func TestRestoreRefuses(t *testing.T) {
 	shape, p := busy(t)
 	saved := p.Append(nil)
-	refused := func(what string, shape Shape, self int, b []byte, want error) {
+	refused := func(what string, shape average.Shape, self int, b []byte, want error) {
 		t.Helper()
-		if _, err := RestorePushSum(shape, self, b); !errors.Is(err, want) {
+		if _, err := Restore(shape, self, b); !errors.Is(err, want) {
 			t.Errorf("%s: error %v, want %v", what, err, want)
 		}
 	}
@@ -473,7 +475,7 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 	refused("a byte more", shape, 3, append(slices.Clone(saved), 0), ErrState)
 	refused("another node's", shape, 2, saved, ErrState)
-	refused("nobody's", shape, 5, saved, ErrNode)
+	refused("nobody's", shape, 5, saved, average.ErrNode)
 	other := shape
 	other.Bound *= 2
 	refused("another bound", other, 3, saved, ErrState)
@@ -492,13 +494,13 @@ func TestRestoreRefuses(t *testing.T) {
 		}
 	}
 	// Whole in itself, but nothing that a node can come to.
-	for what, change := range map[string]func(*PushSum){
-		"weight below 1":  func(p *PushSum) { p.own[0], p.held[0] = p.own[0]-p.held[0], 0 },
-		"part of a row":   func(p *PushSum) { p.own[0]++; p.held[0]++ },
-		"mean too large":  func(p *PushSum) { d := p.held[0] + 1 - p.held[1]; p.held[1] += d; p.links[0].received[1] += d },
-		"links backwards": func(p *PushSum) { slices.Reverse(p.links) },
-		"two of one node": func(p *PushSum) { p.links = append(p.links, emptyLink(p.links)) },
-		"link to itself":  func(p *PushSum) { p.links[1].node = 3 },
+	for what, change := range map[string]func(*Node){
+		"weight below 1":  func(p *Node) { p.own[0], p.held[0] = p.own[0]-p.held[0], 0 },
+		"part of a row":   func(p *Node) { p.own[0]++; p.held[0]++ },
+		"mean too large":  func(p *Node) { d := p.held[0] + 1 - p.held[1]; p.held[1] += d; p.links[0].received[1] += d },
+		"links backwards": func(p *Node) { slices.Reverse(p.links) },
+		"two of one node": func(p *Node) { p.links = append(p.links, emptyLink(p.links)) },
+		"link to itself":  func(p *Node) { p.links[1].node = 3 },
 	} {
 		_, p := busy(t)
 		change(p)
@@ -522,7 +524,7 @@ func FuzzRestore(f *testing.F) {
 	f.Add(saved[:len(saved)-40])
 	f.Add([]byte(magic))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := RestorePushSum(shape, 3, b)
+		p, err := Restore(shape, 3, b)
 		if err != nil {
 			return
 		}
@@ -556,7 +558,7 @@ func FuzzReceive(f *testing.F) {
 		if news && err != nil {
 			t.Fatal(err)
 		}
-		if _, err := RestorePushSum(shape, 3, p.Append(nil)); err != nil {
+		if _, err := Restore(shape, 3, p.Append(nil)); err != nil {
 			t.Fatal("no node can have come to this state: ", err)
 		}
 	})
