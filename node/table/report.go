@@ -93,16 +93,6 @@ func Promotion(r api.Report) string {
 	return "It is not promoted: on all rows it is worse than the model that it goes on from, which stays the better choice."
 }
 
-// Summary writes a line a node, then all rows, the mean of the nodes and the
-// worst of each figure: what each reaches alone beside what the federation
-// reaches, and beside that with a part of its own.
-func Summary(w io.Writer, r api.Report) error {
-	var b bytes.Buffer
-	summaryTable(&b, r, true, widthOf(w))
-	_, err := w.Write(b.Bytes())
-	return err
-}
-
 // summaryLine is a line of a summary.
 type summaryLine struct {
 	name, trained, tested string
@@ -110,6 +100,9 @@ type summaryLine struct {
 	gain, interval        string
 }
 
+// summaryTable writes a line a node, where those are asked for, then all rows,
+// the mean of the nodes and the worst of each figure: what each reaches alone
+// beside what the federation reaches, and beside that with a part of its own.
 func summaryTable(w io.Writer, r api.Report, nodes bool, width int) {
 	kind := Kind(r)
 	models := []string{"local", "fed."}
@@ -316,15 +309,8 @@ func namesOf(r api.Report) Names {
 	return NamesOf(nodes)
 }
 
-// Contributions writes a line for every node that the task names: what it gave
-// to the model, and why not more.
-func Contributions(w io.Writer, list []api.Contribution) error {
-	var b bytes.Buffer
-	contributionTable(&b, list, widthOf(w))
-	_, err := w.Write(b.Bytes())
-	return err
-}
-
+// contributionTable writes a line for every node that the task names: what it
+// gave to the model, and why not more.
 func contributionTable(w io.Writer, list []api.Contribution, width int) {
 	if len(list) == 0 {
 		return

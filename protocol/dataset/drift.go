@@ -195,27 +195,3 @@ func (c Column) binLevels(before uint64, t Table, at int) (bins []bin, rows int)
 	}
 	return bins, rows
 }
-
-// KS is the two-sample Kolmogorov-Smirnov statistic: the largest difference of the
-// distribution functions of a and b, 0 to 1. It is 0 where one of them is empty.
-func KS(a, b []float64) float64 {
-	if len(a) == 0 || len(b) == 0 {
-		return 0
-	}
-	a, b = slices.Clone(a), slices.Clone(b)
-	slices.Sort(a)
-	slices.Sort(b)
-	far := 0.0
-	i, j := 0, 0
-	for i < len(a) && j < len(b) {
-		x := min(a[i], b[j])
-		for i < len(a) && !(a[i] > x) {
-			i++
-		}
-		for j < len(b) && !(b[j] > x) {
-			j++
-		}
-		far = max(far, math.Abs(float64(i)/float64(len(a))-float64(j)/float64(len(b))))
-	}
-	return far
-}

@@ -120,14 +120,6 @@ func Marshal(tensors []Tensor, metadata map[string]string) ([]byte, error) {
 	return b, nil
 }
 
-// Canonical says whether b, from which [Unmarshal] made tensors and metadata,
-// is what [Marshal] makes of them. It compares headers alone: an equal header
-// places the same elements at the same offsets.
-func Canonical(b []byte, tensors []Tensor, metadata map[string]string) bool {
-	_, header, err := encodeHeader(tensors, metadata)
-	return err == nil && len(b) >= len(header) && string(b[:len(header)]) == string(header)
-}
-
 // encodeHeader returns the tensors in the order of the data, and the length and
 // the header.
 func encodeHeader(tensors []Tensor, metadata map[string]string) ([]Tensor, []byte, error) {
