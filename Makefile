@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race lint fuzz bench clean
+.PHONY: help build demo test race short cover deadcode lint fuzz bench clean
 
 # Without cgo the program is the same wherever it is built, and needs no C library.
 build: ## build bin/village
@@ -23,6 +23,19 @@ race:
 	else \
 		echo "SKIPPED: the race tests of protocol, storage and sim, for there is no C compiler ($$(go env CC))"; \
 	fi
+
+# Beside what -short leaves out, those that the race detector is to see all the same.
+short: ## most tests, in less than a minute on two cores
+	go test -short -skip '^(TestStorms|TestThroughFaults|TestScaffoldThroughFaults|TestARunIsTheSameOnAnyNumberOfCores|TestSearchesOverGraphs)$$' ./...
+
+# Of what a package's own tests reach; daemons that a test starts do not count.
+cover: ## all tests, with the coverage of each package and in all
+	@mkdir -p bin
+	go test -coverprofile=bin/cover.out ./...
+	@go tool cover -func=bin/cover.out | tail -1
+
+deadcode: ## functions that the program does not reach
+	go tool deadcode ./...
 
 lint: ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l cmd node protocol sim storage); \
@@ -46,4 +59,4 @@ clean: ## remove what make build has made
 	rm -rf bin
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

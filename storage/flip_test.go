@@ -126,6 +126,9 @@ func (f flipped) reopen(dir string) (string, error) {
 // at a time; of files over 8 KiB, one in a while. What is then read is right, or
 // an error, and what is lost is named; or the store does not open, and says why.
 func TestEveryByteFlipped(t *testing.T) {
+	if testing.Short() {
+		t.Skip("seconds")
+	}
 	base := t.TempDir()
 	original := filepath.Join(base, "original")
 	f := fillFlipped(t, original)

@@ -61,6 +61,9 @@ func federationOf(t *testing.T) string {
 // newSite makes a home in dir. Its port stays the same over restarts.
 func newSite(t *testing.T, dir, federation, name string) *site {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("runs daemons")
+	}
 	s := &site{t: t, home: filepath.Join(dir, name), log: filepath.Join(t.TempDir(), name+".log")}
 	var cancel context.CancelFunc
 	s.ctx, cancel = context.WithTimeout(context.Background(), 2*patience)

@@ -381,6 +381,9 @@ func TestFetchGoesOn(t *testing.T) {
 }
 
 func TestFetchRefuses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("seconds")
+	}
 	bs := memory()
 	put := func(codec uint64, b []byte) cid.Cid {
 		c := cidOf(codec, b)

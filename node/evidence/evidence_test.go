@@ -274,6 +274,9 @@ func TestEvidence(t *testing.T) {
 // TestEveryChangedByteIsNamed: a byte changed anywhere is found, and the message
 // names its file.
 func TestEveryChangedByteIsNamed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("seconds")
+	}
 	dir := newSealing(t, "a task").written(t)
 	flips := 0
 	for name, b := range filesOf(t, dir) {

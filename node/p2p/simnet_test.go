@@ -89,6 +89,9 @@ func simulatedIP(i int) net.IP { return net.IPv4(1, 0, 0, byte(i+1)) }
 // Within the bubble a sleep costs no time: it lets everything happen that would
 // happen meanwhile.
 func TestLossAndPartition(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a dozen seconds")
+	}
 	// The clock of the bubble stands still while a goroutine waits for a mutex
 	// (golang/go#77687); with one processor few do.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))

@@ -99,6 +99,9 @@ func scored2(rng *rand.Rand, n int, apart, prevalence float64) Counts {
 // is over all rows there could be: with few rows, with almost all rows right, and
 // with one class being rare.
 func TestIntervalsHoldTheTruth(t *testing.T) {
+	if testing.Short() {
+		t.Skip("seconds")
+	}
 	below := func(x float64) float64 { return math.Erfc(-x/math.Sqrt2) / 2 }
 	for _, c := range []struct {
 		rows, times       int
@@ -169,6 +172,9 @@ func TestIntervalsOfErrorsHoldTheTruth(t *testing.T) {
 // their histograms do not say; and with so many that some have no row, which
 // makes the macro average of F1 too low.
 func TestIntervalsOfManyClassesHoldTheTruth(t *testing.T) {
+	if testing.Short() {
+		t.Skip("seconds")
+	}
 	for _, c := range []struct {
 		classes, rows, times int
 		apart                float64

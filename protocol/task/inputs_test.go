@@ -254,6 +254,9 @@ func TestVerifyFindsEveryFlippedByte(t *testing.T) {
 }
 
 func TestVerifyFindsFlippedBytesOfAnnouncedVectors(t *testing.T) {
+	if testing.Short() {
+		t.Skip("seconds")
+	}
 	r := runWide(t)
 	e := r.seal()
 	if v, err := e.verify(); err != nil || len(v.Model.Params) != MaxVector/8+1 {
