@@ -292,8 +292,8 @@ func TestRowsWithoutATargetAreLeftOut(t *testing.T) {
 	table.Rows = append(table.Rows, []string{"1", "", "train"}, []string{"1", "", "test"})
 	s := newSite(t, 0, newTask(5), table)
 	train, test := s.Rows()
-	if a, b := whole.Rows(); train != a || test != b || s.Left()["missing target"] != 2 {
-		t.Errorf("%d and %d rows, %v", train, test, s.Left())
+	if a, b := whole.Rows(); train != a || test != b || s.LeftOut()["missing target"] != 2 {
+		t.Errorf("%d and %d rows, %v", train, test, s.LeftOut())
 	}
 }
 

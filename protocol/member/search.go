@@ -29,8 +29,11 @@ func (m *Member) settle(now time.Duration) {
 	}
 	rung := len(m.ends)
 	m.decide(now, &m.rungVotes[rung], m.rungApplication(now, rung))
-	if m.climb(now); len(m.ends) > rung {
-		m.train(now)
+	if m.climb(now); len(m.ends) == rung {
+		return
+	}
+	if m.train(now); !m.rounds.Busy() {
+		m.settle(now) // a node that does not train has the next decision before it
 	}
 }
 

@@ -136,6 +136,34 @@ func TestARungEnds(t *testing.T) {
 	}
 }
 
+// Somebody who follows, and holds all votes but no proof of what they decided, has
+// taken up every decision after one event: nothing else may come.
+func TestAFollowerTakesUpAllDecisions(t *testing.T) {
+	records := []Received{opened(t, 0, 1, 2), enrolled(0), enrolled(1), enrolled(2)}
+	kept := three
+	for rung, r := range searching().Search.Rungs {
+		updates := all(t, r.Round, kept...)
+		end := rungEnd(t, rung, kept, updates...)
+		content, err := record.Encode(end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		topic := task.TopicOfRung(rung)
+		proposer := agree.New(stranger, nodes, task.BallotSeed(taskID)).Proposer(0)
+		records = append(records, updates...)
+		for _, phase := range []agree.Phase{agree.Proposal, agree.Prevote, agree.Precommit} {
+			records = append(records, votes(topic, phase, proposer, content)...)
+		}
+		kept = end.End.Kept
+	}
+	m := New(stranger, taskID, searching())
+	m.Restore(second, records)
+	m.Step(second, Tick{})
+	if !slices.Equal(m.Kept(), kept) {
+		t.Errorf("candidates %v are in the search after one event, want %v", m.Kept(), kept)
+	}
+}
+
 // A rung's end is proposed by whoever is at its last round, once it holds everyone's
 // losses of it who is not silent.
 func TestWhenARungIsProposed(t *testing.T) {
