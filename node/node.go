@@ -131,7 +131,7 @@ func New(h *home.Home, o Options) (*Node, error) {
 	n.server = server.New(server.Config{
 		Home: h, Store: n.store, Log: l, Network: n.network, Datasets: n.Datasets, Models: n.models, Tasks: n.Tasks,
 	})
-	book.Open(n.network, n.Tasks.Deliver)
+	book.Start(n.network, n.Tasks.Deliver)
 
 	var listening time.Duration
 	if slices.ContainsFunc(damaged, func(name string) bool { return strings.HasPrefix(name, "record ") }) {

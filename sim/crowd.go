@@ -27,7 +27,7 @@ func (c *crowd) start(n *node) error {
 		Rounds: w.cfg.Task.Rounds, Tolerance: w.cfg.Task.Tolerance, Start: func() []float64 { return w.cfg.Task.First(nil) },
 	})
 	if before != nil {
-		before.Held(func(from int, u *member.Update) { c.Take(n.now, from, u) })
+		before.Updates(func(from int, u *member.Update) { c.Take(n.now, from, u) })
 	}
 	for _, p := range slices.Backward(c.own) {
 		c.Take(n.now, int(n.place), &p.update)

@@ -84,7 +84,7 @@ func (m *whole) others(n *node) [][]float64 {
 func (c *crowd) others(n *node) [][]float64 {
 	var others [][]float64
 	last := -1
-	c.Held(func(from int, u *member.Update) {
+	c.Updates(func(from int, u *member.Update) {
 		switch {
 		case from == int(n.place):
 		case from == last:

@@ -84,7 +84,7 @@ func (f flipped) verdict(s *Store) (string, error) {
 	for _, want := range f.records {
 		got, err := s.Record(want.CID)
 		errs = append(errs, check("record "+want.CID.String(), got.Bytes, err, want.Bytes))
-		if held := s.Held(want.Slot); len(held) > 1 || len(held) == 1 && !bytes.Equal(held[0].Bytes, want.Bytes) {
+		if held := s.Newest(want.Slot); len(held) > 1 || len(held) == 1 && !bytes.Equal(held[0].Bytes, want.Bytes) {
 			errs = append(errs, errors.New("a slot holds another record"))
 		}
 	}

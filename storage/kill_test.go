@@ -83,7 +83,7 @@ var lanes = []lane{
 		},
 		func(s *Store, i, _ int) error {
 			want := killRecord(record.KindManifest, strconv.Itoa(i), i)
-			if held := s.Held(want.Slot); len(held) != 1 || !bytes.Equal(held[0].Bytes, want.Bytes) {
+			if held := s.Newest(want.Slot); len(held) != 1 || !bytes.Equal(held[0].Bytes, want.Bytes) {
 				return errWrong
 			}
 			return nil
@@ -98,7 +98,7 @@ var lanes = []lane{
 			if i < last {
 				return nil
 			}
-			held := s.Held(killRecord(record.KindUpdate, "task", i).Slot)
+			held := s.Newest(killRecord(record.KindUpdate, "task", i).Slot)
 			if len(held) != min(2, int(held[0].Number)+1) || int(held[0].Number) < last {
 				return fmt.Errorf("%d updates, newest %d", len(held), held[0].Number)
 			}

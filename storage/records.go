@@ -314,8 +314,8 @@ func (s *Store) pick(choose func() []record.CID) []record.Record {
 	return records
 }
 
-// Held returns the records of a slot, newest first.
-func (s *Store) Held(slot record.Slot) []record.Record {
+// Newest returns the records of a slot, newest first.
+func (s *Store) Newest(slot record.Slot) []record.Record {
 	return s.pick(func() []record.CID {
 		var cids []record.CID
 		for _, h := range s.index.slots[slot] {

@@ -52,7 +52,7 @@ func TestPutRecord(t *testing.T) {
 			}
 			for range 2 { // before and after a restart
 				var numbers []uint64
-				for _, r := range s.Held(c.steps[0].put.Slot) {
+				for _, r := range s.Newest(c.steps[0].put.Slot) {
 					numbers = append(numbers, r.Number)
 					if got, err := s.Record(r.CID); err != nil || !reflect.DeepEqual(got, r) {
 						t.Errorf("record %d: %v", r.Number, err)
@@ -128,7 +128,7 @@ func TestHeldIsTheNewestInAnyOrder(t *testing.T) {
 			slices.Reverse(numbers)
 			numbers = numbers[:min(len(numbers), slot.Kind.Keep())]
 			var got []uint64
-			for _, r := range s.Held(slot) {
+			for _, r := range s.Newest(slot) {
 				got = append(got, r.Number)
 				groups[slot.Group()] = append(groups[slot.Group()], r.CID)
 			}
@@ -235,7 +235,7 @@ func TestHeldNeverMissesTheNewest(t *testing.T) {
 	done := make(chan struct{})
 	go func() { writers.Wait(); close(done) }()
 	for newest := uint64(0); ; {
-		got := s.Held(slot)
+		got := s.Newest(slot)
 		if len(got) != 1 || got[0].Number < newest {
 			t.Fatalf("held %d records", len(got))
 		}

@@ -275,7 +275,7 @@ func TestClosedStore(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if got := s.Held(r.Slot); len(got) != 0 {
+	if got := s.Newest(r.Slot); len(got) != 0 {
 		t.Errorf("held: %v", got)
 	}
 	if d := s.Damaged(); len(d) != 0 {

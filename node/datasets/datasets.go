@@ -66,7 +66,7 @@ func (d *Datasets) Add(cleaned dataset.Cleaned) (api.AddedDataset, error) {
 	slot := record.Slot{Kind: record.KindManifest, Subject: manifest.Name, Author: d.home.ID}
 	version := uint64(1)
 	var drift []dataset.ColumnDrift
-	if held := store.Held(slot); len(held) > 0 {
+	if held := store.Newest(slot); len(held) > 0 {
 		version = held[0].Number + 1
 		if before, err := d.Manifest(held[0].CID); err == nil {
 			drift = dataset.Drift(before, cleaned.Table)

@@ -78,7 +78,7 @@ func readCSV(r io.Reader, o Options, space *meter) (dataset.Table, []string, err
 		if len(row) != len(t.Columns) {
 			return dataset.Table{}, nil, fmt.Errorf("line %d: the row has %d cells, but there are %d columns", rows.line, len(row), len(t.Columns))
 		}
-		if err := space.take(rowBytes(row)); err != nil {
+		if err := space.spend(rowBytes(row)); err != nil {
 			return dataset.Table{}, nil, fmt.Errorf("line %d: %w", rows.line, err)
 		}
 		t.Rows = append(t.Rows, row)
@@ -131,7 +131,7 @@ func clean(t dataset.Table, levels map[string][]string) (hints []string) {
 	}
 	for i, doubt := range doubtful {
 		if doubt {
-			if hint := settle(t, i, declared[i]); hint != "" {
+			if hint := unify(t, i, declared[i]); hint != "" {
 				hints = append(hints, hint)
 			}
 		}

@@ -136,7 +136,7 @@ func (g gunzip) Read(p []byte) (int, error) {
 // meter counts down the bytes that a table may yet take.
 type meter struct{ left int64 }
 
-func (m *meter) take(n int64) error {
+func (m *meter) spend(n int64) error {
 	if n > m.left {
 		return errTooLarge
 	}

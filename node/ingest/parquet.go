@@ -159,7 +159,7 @@ func (f *parquetFile) appendGroup(rows [][]string, g *format.RowGroup) ([][]stri
 	width := int64(len(f.columns))
 	if perRow := sliceBytes + width*stringBytes; g.NumRows < 0 || g.NumRows > f.space.left/perRow {
 		return nil, errTooLarge
-	} else if err := f.space.take(g.NumRows * perRow); err != nil {
+	} else if err := f.space.spend(g.NumRows * perRow); err != nil {
 		return nil, err
 	}
 	// What the columns' pages hold is counted before cells are made for it, so
@@ -370,7 +370,7 @@ func (c *chunk) readDictionary(h *format.PageHeader) error {
 	if n < 0 || n > 8*len(data) { // truth values are packed
 		return errDamaged
 	}
-	if err := c.file.space.take(int64(n) * stringBytes); err != nil {
+	if err := c.file.space.spend(int64(n) * stringBytes); err != nil {
 		return err
 	}
 	c.words = make([]string, 0, n)
@@ -383,7 +383,7 @@ func (c *chunk) readDictionary(h *format.PageHeader) error {
 
 // cell is the text of a value.
 func (c *chunk) cell(raw []byte) (string, error) {
-	if err := c.file.space.take(int64(len(raw))); err != nil {
+	if err := c.file.space.spend(int64(len(raw))); err != nil {
 		return "", err
 	}
 	s, err := c.text(raw)

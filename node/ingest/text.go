@@ -46,11 +46,11 @@ var missing = map[string]bool{
 	"?": true, "N/A": true, "n/a": true, "NaN": true, "nan": true, "null": true, "NULL": true,
 }
 
-// settle decides what the cells of a column mean that say NA. They are a value
+// unify decides what the cells of a column mean that say NA. They are a value
 // where levels has it, or where the other cells are the two-letter codes of at
 // least three countries; that is then said, since it is a guess. Otherwise they
 // become "".
-func settle(t dataset.Table, column int, levels []string) (hint string) {
+func unify(t dataset.Table, column int, levels []string) (hint string) {
 	if slices.Contains(levels, notApplicable) {
 		return ""
 	}

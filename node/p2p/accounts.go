@@ -56,8 +56,8 @@ func (a *accounts) of(p peer.ID, now time.Time) *account {
 	return acc
 }
 
-// take is true when p may cost so much more now.
-func (a *accounts) take(p peer.ID, cost int) bool {
+// spend counts a cost against p, and is true where p may cost so much now.
+func (a *accounts) spend(p peer.ID, cost int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()

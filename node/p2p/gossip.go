@@ -146,7 +146,7 @@ func (n *Network) validate(ctx context.Context, from peer.ID, m *pubsub.Message)
 	if from == n.host.ID() {
 		return pubsub.ValidationAccept
 	}
-	if !n.accounts.take(from, costRecord) {
+	if !n.accounts.spend(from, costRecord) {
 		n.dropped.Add(1)
 		return pubsub.ValidationIgnore
 	}
@@ -155,7 +155,7 @@ func (n *Network) validate(ctx context.Context, from peer.ID, m *pubsub.Message)
 		n.accounts.charge(from, costGarbage)
 		return pubsub.ValidationReject
 	}
-	switch _, j := n.judge(ctx, from, m.Data); j {
+	switch _, j := n.inspect(ctx, from, m.Data); j {
 	case stored:
 		return pubsub.ValidationAccept
 	case rejected, garbage:
@@ -179,8 +179,8 @@ const (
 	garbage                   // not a record of this federation
 )
 
-// judge is the one way in for the bytes of a record, cheap checks first.
-func (n *Network) judge(ctx context.Context, from peer.ID, b []byte) (record.Record, judgement) {
+// inspect is the one way in for the bytes of a record, cheap checks first.
+func (n *Network) inspect(ctx context.Context, from peer.ID, b []byte) (record.Record, judgement) {
 	if !n.work.enter() {
 		return record.Record{}, passed
 	}

@@ -536,7 +536,7 @@ func TestRateLimitDropsAndPullHeals(t *testing.T) {
 	if s := v.Stats(); s.Refused != 0 {
 		t.Errorf("%d refused of what was only too fast", s.Refused)
 	}
-	for v.accounts.take(a.host.ID(), costPull) {
+	for v.accounts.spend(a.host.ID(), costPull) {
 	}
 	before := v.Stats().Dropped
 	// The bucket fills by one a millisecond, so a burst overtakes it.

@@ -355,7 +355,7 @@ func (c *pullConversation) records(cids []record.CID) error {
 		if got := record.CIDOf(b); got != want {
 			return fmt.Errorf("%w: asked for %s, got %s", errGarbage, want, got)
 		}
-		r, j := c.n.judge(c.ctx, c.from, b)
+		r, j := c.n.inspect(c.ctx, c.from, b)
 		switch j {
 		case stored:
 			if c.stored++; c.stored <= passOn {
@@ -413,7 +413,7 @@ func (n *Network) servePull(raw network.Stream) {
 	defer s.done()
 
 	from := raw.Conn().RemotePeer()
-	if !n.members.hasPeer(from) || !n.accounts.take(from, costPull) {
+	if !n.members.hasPeer(from) || !n.accounts.spend(from, costPull) {
 		n.dropped.Add(1)
 		s.failed = true
 		return

@@ -89,7 +89,7 @@ func (n *Network) servePush(raw network.Stream) {
 	defer s.done()
 
 	from := raw.Conn().RemotePeer()
-	if !n.members.hasPeer(from) || !n.accounts.take(from, costRecord) {
+	if !n.members.hasPeer(from) || !n.accounts.spend(from, costRecord) {
 		n.dropped.Add(1)
 		s.failed = true
 		return
@@ -100,7 +100,7 @@ func (n *Network) servePush(raw network.Stream) {
 		s.failed = true
 		return
 	}
-	r, j := n.judge(ctx, from, b)
+	r, j := n.inspect(ctx, from, b)
 	status := byte(statusNo)
 	switch j {
 	case garbage:

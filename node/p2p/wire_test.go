@@ -298,11 +298,11 @@ func TestIgnoredIsBoundedAndForgets(t *testing.T) {
 func TestAccounts(t *testing.T) {
 	a := newAccounts()
 	for i := range maxAccounts {
-		if !a.take(peer.ID(fmt.Sprint(i)), accountBurst) {
+		if !a.spend(peer.ID(fmt.Sprint(i)), accountBurst) {
 			t.Fatal("a new peer has no credit")
 		}
 	}
-	if a.take("one too many", 1) {
+	if a.spend("one too many", 1) {
 		t.Error("an account was opened beyond the bound")
 	}
 	a = newAccounts()
@@ -310,7 +310,7 @@ func TestAccounts(t *testing.T) {
 		a.of(peer.ID(fmt.Sprint(i)), time.Now())
 	}
 	a.punish("0")
-	if !a.take("one more", 1) || !a.shunned("0") {
+	if !a.spend("one more", 1) || !a.shunned("0") {
 		t.Error("full accounts give way, punished ones stay")
 	}
 	a.punish("0")

@@ -62,7 +62,7 @@ type Book struct {
 }
 
 // New returns a book that knows the tasks in the store. [Book.Receive] waits
-// until [Book.Open].
+// until [Book.Start].
 func New(c Config) *Book {
 	b := &Book{
 		Config: c, open: make(chan struct{}),
@@ -79,9 +79,9 @@ func New(c Config) *Book {
 	return b
 }
 
-// Open lets records in and out. Deliver is called with each new record and its
+// Start lets records in and out. Deliver is called with each new record and its
 // decoded body once it is durable, from several goroutines.
-func (b *Book) Open(n Network, deliver func(record.Record, any)) {
+func (b *Book) Start(n Network, deliver func(record.Record, any)) {
 	b.network, b.deliver = n, deliver
 	close(b.open)
 }
@@ -255,7 +255,7 @@ func (b *Book) isStale(r record.Record) bool {
 }
 
 func (b *Book) tooMany(r record.Record) bool {
-	if r.Kind != record.KindManifest && r.Kind != record.KindTask || len(b.Store.Held(r.Slot)) > 0 {
+	if r.Kind != record.KindManifest && r.Kind != record.KindTask || len(b.Store.Newest(r.Slot)) > 0 {
 		return false
 	}
 	return b.Store.Slots(r.Kind, r.Author) >= maxByAuthor

@@ -49,7 +49,7 @@ func newDesk(t *testing.T) *desk {
 	})
 	d := &desk{}
 	d.Book = New(Config{Key: keyOf("self"), Federation: "test", Store: store, Log: log.New(slog.New(slog.DiscardHandler))})
-	d.Open(&d.wire, func(_ record.Record, content any) { d.handed = append(d.handed, content) })
+	d.Start(&d.wire, func(_ record.Record, content any) { d.handed = append(d.handed, content) })
 	return d
 }
 

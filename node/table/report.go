@@ -200,7 +200,7 @@ func summaryGrid(r api.Report, lines []summaryLine, models []string, show shown)
 	cell := func(i int, figures []string) string {
 		padded := make([]string, len(figures))
 		for j, f := range figures {
-			padded[j] = left(widths[i][j], f)
+			padded[j] = padLeft(widths[i][j], f)
 		}
 		return strings.Join(padded, " ")
 	}
@@ -548,8 +548,8 @@ func cut(name string, most int) string {
 	return string([]rune(name)[:max(1, most-1)]) + "…"
 }
 
-// left pads a cell on the left.
-func left(width int, cell string) string {
+// padLeft pads a cell on the left.
+func padLeft(width int, cell string) string {
 	return strings.Repeat(" ", max(0, width-utf8.RuneCountInString(cell))) + cell
 }
 
@@ -593,7 +593,7 @@ func (g grid) write(w io.Writer) error {
 			if i == 0 {
 				b.WriteString(cell + strings.Repeat(" ", width[0]-utf8.RuneCountInString(cell)))
 			} else {
-				b.WriteString("  " + left(width[i], cell))
+				b.WriteString("  " + padLeft(width[i], cell))
 			}
 		}
 		if _, err := fmt.Fprintln(w, strings.TrimRight(b.String(), " ")); err != nil {

@@ -43,7 +43,7 @@ func alone(t *testing.T) *Tasks {
 	book := records.New(records.Config{Key: h.Key, Federation: "test", Store: store, Log: l})
 	ctx, stop := context.WithCancel(context.Background())
 	tasks := New(ctx, Config{Home: h, Store: store, Log: l, Book: book, Datasets: datasets.New(h, book), Models: models.New(store, nil, l)})
-	book.Open(silence{}, tasks.Deliver)
+	book.Start(silence{}, tasks.Deliver)
 	tasks.Resume(0)
 	t.Cleanup(func() {
 		stop()

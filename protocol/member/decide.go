@@ -131,14 +131,17 @@ func (m *Member) encode(content any) []byte {
 	return b
 }
 
-// open takes up what was decided on, and tells whether the roster is open: when
-// it is decided on, and every enrolment of it is held.
-func (m *Member) open(now time.Duration) bool {
-	if _, content, ok := m.rosterVote.machine.Decided(); ok && !m.roster.CID.Defined() {
-		m.openRoster(now, content)
+// hasRoster says whether the roster is decided on and every enrolment of it is
+// here.
+func (m *Member) hasRoster() bool { return m.roster.CID.Defined() }
+
+// adopt goes by what was decided on.
+func (m *Member) adopt(now time.Duration) {
+	if _, content, ok := m.rosterVote.machine.Decided(); ok && !m.hasRoster() {
+		m.adoptRoster(now, content)
 	}
-	m.climb(now)
-	if _, content, ok := m.finalVote.machine.Decided(); ok && m.roster.CID.Defined() && !m.sealed() {
+	m.adoptRungs(now)
+	if _, content, ok := m.finalVote.machine.Decided(); ok && m.hasRoster() && !m.sealed() {
 		// What is decided on was judged good by a quorum, unless that is hostile.
 		var c task.FinalContent
 		if record.Decode(content, &c) == nil && c.Check(m.task) == nil {
@@ -150,10 +153,9 @@ func (m *Member) open(now time.Duration) bool {
 			}
 		}
 	}
-	return m.roster.CID.Defined()
 }
 
-func (m *Member) openRoster(now time.Duration, content []byte) {
+func (m *Member) adoptRoster(now time.Duration, content []byte) {
 	if m.founders == nil {
 		var c task.RosterContent
 		if record.Decode(content, &c) != nil || c.Check(m.task) != nil {
@@ -274,7 +276,7 @@ func (m *Member) finalApplication(now time.Duration) agree.Application {
 			if !ready {
 				return nil, false
 			}
-			made, ok := m.make(c)
+			made, ok := m.modelOfSet(c)
 			if !ok {
 				return nil, false
 			}
@@ -296,7 +298,7 @@ func (m *Member) finalApplication(now time.Duration) agree.Application {
 			if verdict != agree.Good {
 				return verdict
 			}
-			switch made, ok := m.make(c); {
+			switch made, ok := m.modelOfSet(c); {
 			case !ok:
 				return agree.Pending
 			case made.Model != c.Model || made.Inputs != c.Inputs:
@@ -400,9 +402,9 @@ func (m *Member) find(i int, cid record.CID) *Update {
 	return m.fetched[cid]
 }
 
-// make returns what a set of held updates comes to, and asks for it where it is
-// not known yet.
-func (m *Member) make(c task.FinalContent) (Made, bool) {
+// modelOfSet returns what a set of updates comes to, and asks for it where it is not
+// known yet.
+func (m *Member) modelOfSet(c task.FinalContent) (Made, bool) {
 	set := setOf(c)
 	if made, asked := m.made[set]; asked {
 		return made, made.Model.Defined()
@@ -412,7 +414,7 @@ func (m *Member) make(c task.FinalContent) (Made, bool) {
 		return Made{}, false
 	}
 	m.made[set] = Made{Set: set}
-	m.do(m.makeOf(set, *model))
+	m.do(m.requestModel(set, *model))
 	return Made{}, false
 }
 
@@ -459,7 +461,7 @@ func (m *Member) modelOf(c task.FinalContent) *task.Model {
 	return &model
 }
 
-func (m *Member) makeOf(set record.CID, model task.Model) Make {
+func (m *Member) requestModel(set record.CID, model task.Model) Make {
 	e := Make{Set: set, Model: model, Roster: task.ContentOf(m.roster.Members).Enrolments}
 	e.Enrolments = slices.Clone(e.Roster)
 	for _, p := range model.Parts {
@@ -471,8 +473,8 @@ func (m *Member) makeOf(set record.CID, model task.Model) Make {
 	return e
 }
 
-// store notes what a set comes to.
-func (m *Member) store(e Made) {
+// noteModel notes what a set comes to.
+func (m *Member) noteModel(e Made) {
 	if !e.Model.Defined() {
 		delete(m.made, e.Set) // to be asked again
 		return
@@ -494,7 +496,7 @@ func (m *Member) finish(now time.Duration) {
 	made, asked := m.made[m.set]
 	if !asked {
 		m.made[m.set] = Made{Set: m.set}
-		m.do(m.makeOf(m.set, *m.final))
+		m.do(m.requestModel(m.set, *m.final))
 	}
 	if !made.Model.Defined() {
 		return

@@ -497,7 +497,7 @@ func TestFetch(t *testing.T) {
 	m = table(t, 19, 19, 19)
 	m.rounds.busy = false
 	c := final(t, 19, model)
-	m.make(c)
+	m.modelOfSet(c)
 	m.Step(second, Made{Set: setOf(c), Model: model, Inputs: name("inputs")})
 	m.Step(second, updated(t, 2, 20))
 	m.Step(second, edited(updated(t, 2, 21), func(u *task.Update) { u.Previous = 20 }))

@@ -218,7 +218,7 @@ func TestWhoIsForgotten(t *testing.T) {
 	}
 	r.Take(2, 0, at1(own))
 	var held []int
-	r.Held(func(from int, _ *Update) { held = append(held, from) })
+	r.Updates(func(from int, _ *Update) { held = append(held, from) })
 	want := append(slices.Clone(soon), 0)
 	if slices.Sort(want); !slices.Equal(held, want) {
 		t.Errorf("holds updates of %v, want %v", held, want)

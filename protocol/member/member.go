@@ -284,10 +284,10 @@ func (m *Member) Step(now time.Duration, event Event) []Effect {
 			return []Effect{m.update(e)}
 		}
 	case Made:
-		m.store(e)
+		m.noteModel(e)
 	case Fetched:
 		for _, r := range e.Updates {
-			m.fetched[r.CID] = held(r, r.Body.(task.Update))
+			m.fetched[r.CID] = updateOf(r, r.Body.(task.Update))
 		}
 	case Evaluated:
 		if m.seats[m.own].evaluation == nil {
@@ -325,8 +325,8 @@ func (m *Member) take(now time.Duration, r Received) {
 			m.takeEarly(now, i)
 		}
 	case task.Update:
-		if s.enrolled == nil || !m.roster.CID.Defined() { // or see takeUpdate
-			s.early = hold(s.early, r)
+		if s.enrolled == nil || !m.hasRoster() { // or see takeUpdate
+			s.early = keepTwo(s.early, r)
 		} else {
 			m.takeUpdate(now, i, r, body)
 		}
@@ -347,8 +347,8 @@ func (m *Member) take(now time.Duration, r Received) {
 	}
 }
 
-// hold keeps the two newest of an author's updates.
-func hold(early []Received, r Received) []Received {
+// keepTwo keeps the two newest of an author's updates.
+func keepTwo(early []Received, r Received) []Received {
 	at := 0
 	for at < len(early) && early[at].Number > r.Number {
 		at++
@@ -363,7 +363,7 @@ func hold(early []Received, r Received) []Received {
 // takeEarly takes the updates that waited for the enrolment or the roster.
 func (m *Member) takeEarly(now time.Duration, i int) {
 	s := &m.seats[i]
-	if s.enrolled == nil || !m.roster.CID.Defined() {
+	if s.enrolled == nil || !m.hasRoster() {
 		return
 	}
 	early := s.early
@@ -380,9 +380,9 @@ func (m *Member) takeUpdate(now time.Duration, i int, r Received, body task.Upda
 	if body.Roster != m.roster.CID || body.Weight != s.enrolled.Moments.Count {
 		return
 	}
-	u := held(r, body)
+	u := updateOf(r, body)
 	if !m.narrow(u) {
-		s.early = hold(s.early, r)
+		s.early = keepTwo(s.early, r)
 		return
 	}
 	m.rounds.Take(now, i, u)
@@ -401,7 +401,7 @@ func (m *Member) narrow(u *Update) (ok bool) {
 	return ok
 }
 
-func held(r Received, u task.Update) *Update {
+func updateOf(r Received, u task.Update) *Update {
 	return &Update{
 		CID: r.CID, Round: r.Number, Previous: u.Previous, Weight: u.Weight, Settled: u.Settled, Params: u.Params,
 		Kept: u.Kept, Losses: u.Losses, Rows: u.Rows,
@@ -452,14 +452,15 @@ func (m *Member) sealed() bool { return m.content.Model.Defined() }
 // advance does what the state now allows.
 func (m *Member) advance(now time.Duration) []Effect {
 	m.now, m.wake, m.queue = now, 0, nil
-	if !m.open(now) {
+	if m.adopt(now); !m.hasRoster() {
 		m.decide(now, &m.rosterVote, m.rosterApplication(now))
+		m.adopt(now)
 	}
-	if m.open(now) && !m.sealed() {
+	if m.hasRoster() && !m.sealed() {
 		// Training goes on until a final set is decided on.
 		m.train(now)
 		if !m.rounds.Busy() {
-			m.settle(now)
+			m.vote(now)
 		}
 	}
 	m.certify(now, &m.rosterVote)

@@ -20,25 +20,25 @@ func (m *Member) limit() {
 	}
 }
 
-// settle casts the votes that are due at the end of a rung, or of the training.
-func (m *Member) settle(now time.Duration) {
+// vote casts the votes that are due at the end of a rung, or of the training.
+func (m *Member) vote(now time.Duration) {
 	if !m.climbing() {
 		m.decide(now, &m.finalVote, m.finalApplication(now))
-		m.open(now)
+		m.adopt(now)
 		return
 	}
 	rung := len(m.ends)
 	m.decide(now, &m.rungVotes[rung], m.rungApplication(now, rung))
-	if m.climb(now); len(m.ends) == rung {
+	if m.adoptRungs(now); len(m.ends) == rung {
 		return
 	}
 	if m.train(now); !m.rounds.Busy() {
-		m.settle(now) // a node that does not train has the next decision before it
+		m.vote(now) // a node that does not train has the next decision before it
 	}
 }
 
-// climb takes up how rungs were decided to end.
-func (m *Member) climb(now time.Duration) {
+// adoptRungs takes up how rungs were decided to end.
+func (m *Member) adoptRungs(now time.Duration) {
 	for m.climbing() {
 		_, content, ok := m.rungVotes[len(m.ends)].machine.Decided()
 		if !ok {

@@ -78,7 +78,7 @@ func at(t testing.TB, records ...Received) *Member {
 	t.Helper()
 	m := New(nodes[0], taskID, searching())
 	m.Restore(second, append([]Received{opened(t, 0, 1, 2), enrolled(0), enrolled(1), enrolled(2)}, records...))
-	m.open(second)
+	m.adopt(second)
 	return m
 }
 
@@ -374,7 +374,7 @@ func TestHostileUpdatesAreHeldAlike(t *testing.T) {
 			order := append(slices.Clone(records[first:]), records[:first]...)
 			m := at(t, order...)
 			m.rounds.busy = false
-			m.open(second)
+			m.adopt(second)
 			var held []string
 			for _, s := range m.seats {
 				for _, u := range s.updates {
@@ -461,7 +461,7 @@ func TestFinalSetsOfASearch(t *testing.T) {
 	ends := []Received{climbed(t, 0, three, all(t, 3, three...)...), climbed(t, 1, []int{1, 2}, all(t, 6, 1, 2)...)}
 	m := at(t, append(ends, all(t, 20, 1)...)...)
 	m.rounds.busy = false
-	m.open(second)
+	m.adopt(second)
 	got, ready := m.finalSet(second)
 	if !ready || got.Chosen != 1 || len(got.Ends) != 2 || len(got.Parts) != 3 || !reflect.DeepEqual(got.Ends, m.ends) {
 		t.Fatalf("%+v, %v", got, ready)
@@ -475,7 +475,7 @@ func TestFinalSetsOfASearch(t *testing.T) {
 	if !slices.Equal(made.Model.Params, want) || made.Model.Candidate != 1 || !made.Model.Spec.Equal(searching().SpecOf(1)) {
 		t.Errorf("makes %+v", made.Model)
 	}
-	m.store(Made{Set: made.Set, Model: name("model"), Inputs: name("inputs")})
+	m.noteModel(Made{Set: made.Set, Model: name("model"), Inputs: name("inputs")})
 	got.Model, got.Inputs = name("model"), name("inputs")
 	for what, c := range map[string]struct {
 		edit func(*task.FinalContent)
@@ -503,7 +503,7 @@ func TestFinalSetsOfASearch(t *testing.T) {
 	// Before the search has come to its end, nothing is.
 	m = at(t, append(ends[:1:1], all(t, 20, 1, 2)...)...)
 	m.rounds.busy = false
-	m.open(second)
+	m.adopt(second)
 	if _, ready := m.finalSet(second); ready || m.finalApplication(second).Judge(m.encode(got)) != agree.Pending {
 		t.Error("a final set before the last rung has ended")
 	}

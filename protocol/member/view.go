@@ -8,7 +8,7 @@ import (
 // Stage is how far the task is at this node.
 func (m *Member) Stage() Stage {
 	switch {
-	case !m.roster.CID.Defined():
+	case !m.hasRoster():
 		return Enrolling
 	case !m.sealed() && m.own >= 0 && m.Round() == m.task.Rounds:
 		return Sealing
@@ -43,7 +43,7 @@ func (m *Member) WaitingFor() []record.NodeID {
 		s := &m.seats[i]
 		waits := false
 		switch {
-		case !m.roster.CID.Defined():
+		case !m.hasRoster():
 			waits = s.enrolled == nil && !s.left
 		case !m.sealed():
 			waits = m.rounds.awaits(i, max(m.Round(), 1)) && (m.now < s.pace.silentAt() || m.rounds.cutOff(m.now))
@@ -61,7 +61,7 @@ func (m *Member) WaitingFor() []record.NodeID {
 // on by quorum, and how many are needed in all; nobody where nothing is due.
 func (m *Member) Undecided() (missing []record.NodeID, quorum int) {
 	d := &m.rosterVote
-	if m.roster.CID.Defined() {
+	if m.hasRoster() {
 		d = &m.finalVote
 		if m.climbing() {
 			d = &m.rungVotes[len(m.ends)]
@@ -105,7 +105,7 @@ func (m *Member) InRoster(id record.NodeID) bool { return m.roster.Index(id) >= 
 // IsSilent tells whether the task goes on without waiting for a node.
 func (m *Member) IsSilent(id record.NodeID) bool {
 	i := m.seatOf(id)
-	return i >= 0 && i != m.own && m.roster.CID.Defined() && m.now >= m.seats[i].pace.silentAt()
+	return i >= 0 && i != m.own && m.hasRoster() && m.now >= m.seats[i].pace.silentAt()
 }
 
 // HasEvaluated tells whether a node's evaluation is held.

@@ -1,8 +1,8 @@
 package member
 
-// Held calls yield for the updates that are held, the older ones of a node first:
+// Updates calls yield for every update in the machine, the older ones of a node first:
 // given to [Rounds.Take], they make the same machine anew.
-func (r *Rounds) Held(yield func(from int, u *Update)) {
+func (r *Rounds) Updates(yield func(from int, u *Update)) {
 	for _, p := range r.peers {
 		for i := len(p.updates) - 1; i >= 0; i-- {
 			yield(p.place, p.updates[i])
