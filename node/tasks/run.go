@@ -27,6 +27,7 @@ type run struct {
 	proposer record.NodeID
 	task     task.Task
 	queue    chan func(*run) // what the goroutine does next
+	behind   chan struct{}   // holds one where a record found the queue full
 	working  sync.Mutex      // held while the site works
 
 	drive.Driver[own]
@@ -50,7 +51,7 @@ type own struct {
 func newRun(t *Tasks, r record.Record, tk task.Task) *run {
 	run := &run{
 		tasks: t, id: r.CID, proposer: r.Author, task: tk,
-		queue: make(chan func(*run), 64), vectors: map[record.NodeID][]*vector{},
+		queue: make(chan func(*run), 256), behind: make(chan struct{}, 1), vectors: map[record.NodeID][]*vector{},
 	}
 	run.Driver = drive.New(member.New(t.Home.ID, r.CID, tk), drive.Performer[own](run))
 	return run
@@ -62,6 +63,8 @@ func (r *run) live() {
 		select {
 		case do := <-r.queue:
 			do(r)
+		case <-r.behind:
+			r.read()
 		case <-r.tasks.quit.Done():
 			return
 		}
@@ -98,9 +101,26 @@ func (r *run) later(d time.Duration, do func(*run)) *time.Timer {
 // restore gives the new machine the task's records from the store, and the rows
 // that the node has enrolled with.
 func (r *run) restore() {
+	r.read()
+	t := r.tasks
+	if e, enrolled := r.Enrolment(t.Home.ID); enrolled {
+		site, parent, err := r.rows(e.Manifest, func(cid record.CID) (task.Model, error) { return t.Models.Stored(t.quit, cid) })
+		if err != nil {
+			r.halt(err)
+		}
+		r.enter(site, parent)
+	}
+}
+
+// read gives the machine the task's records from the store; those that it has
+// already change nothing.
+func (r *run) read() {
 	t := r.tasks
 	for _, cid := range t.Store.Group(r.id.String()) {
 		held, err := t.Store.Record(cid)
+		if errors.Is(err, storage.ErrNotFound) {
+			continue // a newer one has come in between
+		}
 		if err != nil {
 			t.Log.Fail(fmt.Errorf("cannot read record %s: %w", cid, err))
 			continue
@@ -110,21 +130,7 @@ func (r *run) restore() {
 			t.Log.Fail(fmt.Errorf("the store holds record %s, which this program refuses: %w", cid, err))
 			continue
 		}
-		if u, ok := content.(task.Update); ok && u.Params == nil {
-			v := r.announced(held, u)
-			if content, err = v.read(t.Store, r.task); err != nil {
-				r.lacking = append(r.lacking, v)
-				continue
-			}
-		}
-		r.step(received(held, content))
-	}
-	if e, enrolled := r.Enrolment(t.Home.ID); enrolled {
-		site, parent, err := r.rows(e.Manifest, func(cid record.CID) (task.Model, error) { return t.Models.Stored(t.quit, cid) })
-		if err != nil {
-			r.halt(err)
-		}
-		r.enter(site, parent)
+		r.receive(held, content)
 	}
 }
 
@@ -171,15 +177,40 @@ func (r *run) resume() {
 	r.moved()
 }
 
-// receive takes in a record of the task from another goroutine.
-func (r *run) receive(rec record.Record, content any) {
-	r.post(func(r *run) {
-		if u, ok := content.(task.Update); ok && u.Params == nil {
-			r.obtain(r.announced(rec, u))
-		} else {
-			r.step(received(rec, content))
+// deliver hands a record from another goroutine to the run's, and never waits: a
+// record that finds the queue full is in the store, and read from there.
+func (r *run) deliver(rec record.Record, content any) {
+	select {
+	case r.queue <- func(r *run) { r.receive(rec, content) }:
+	default:
+		select {
+		case r.behind <- struct{}{}:
+		default:
 		}
-	})
+	}
+}
+
+// receive takes in a record of the task. Parameters that do not ride inside an
+// update are read from the store, or else fetched once the run acts.
+func (r *run) receive(rec record.Record, content any) {
+	if u, ok := content.(task.Update); ok && u.Params == nil {
+		v := r.announced(rec, u)
+		if v == nil {
+			return // is under way
+		}
+		u, err := v.read(r.tasks.Store, r.task)
+		switch {
+		case err == nil:
+			content = u
+		case r.Resumed():
+			r.obtain(v)
+			return
+		default:
+			r.lacking = append(r.lacking, v)
+			return
+		}
+	}
+	r.step(received(rec, content))
 }
 
 func received(r record.Record, content any) member.Received {

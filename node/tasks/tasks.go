@@ -99,7 +99,7 @@ func (t *Tasks) Deliver(r record.Record, content any) {
 		return // it belongs to no task
 	}
 	if run := t.run(id); run != nil {
-		run.receive(r, content)
+		run.deliver(r, content)
 	}
 }
 

@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"village/node/home"
 	"village/node/log"
 	"village/node/models"
+	"village/node/p2p"
 	"village/node/records"
 	"village/protocol/dataset"
 	"village/protocol/member"
@@ -100,6 +102,50 @@ func TestATaskStallsNoOther(t *testing.T) {
 	cancel()
 	if _, err := tasks.Show(impatient, stalled, "x"); err == nil {
 		t.Error("a task that cannot move was shown")
+	}
+}
+
+// TestAFullQueueHoldsUpNobody: records of a task that cannot move are taken in by
+// the network all the same, and reach the task once it moves.
+func TestAFullQueueHoldsUpNobody(t *testing.T) {
+	tasks := alone(t)
+	other := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	otherID := record.NodeID(other.Public().(ed25519.PublicKey))
+	drafted, err := tasks.draft(api.Propose{Name: "two", Target: "y", Nodes: []record.NodeID{tasks.Home.ID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	drafted.Nodes = distinct([]record.NodeID{tasks.Home.ID, otherID})
+	p, err := tasks.Propose(t.Context(), drafted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stuck := tasks.run(p.CID)
+	release := make(chan struct{})
+	stuck.post(func(*run) { <-release })
+	receive := func(kind record.Kind, number uint64, body any) {
+		t.Helper()
+		r, err := record.Sign(other, "test", kind, p.CID.String(), number, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := tasks.Book.Receive(t.Context(), otherID, r); v != p2p.Accept {
+			t.Fatalf("%s %d: verdict %v", kind, number, v)
+		}
+	}
+	for i := range 2 * cap(stuck.queue) {
+		receive(record.KindBeacon, uint64(i+1), task.Beacon{Task: p.CID, Round: 1})
+	}
+	receive(record.KindEnrolment, 0, task.Enrolment{
+		Task: p.CID, Nation: "CHE", Node: "other", Manifest: record.CIDOf([]byte("rows")),
+		Moments: dataset.Moments{Count: 20, Mean: make([]float64, drafted.Encoding.Width()), M2: make([]float64, drafted.Encoding.Width())},
+	})
+	close(release)
+	if err := tasks.Follow(t.Context(), p.CID, func(m *member.Member) bool {
+		_, enrolled := m.Enrolment(otherID)
+		return enrolled
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -98,10 +98,11 @@ func (r *run) signUpdate(round uint64, u task.Update) (own, bool) {
 	return o, ok
 }
 
-// announced notes a vector that an update announces. Of each author the two newest
-// are kept, like the updates; the chunks of older ones are deleted.
+// announced notes a vector that an update announces, and returns it, or nil where
+// there is none or it is known. Of each author the two newest are kept, like the
+// updates; the chunks of older ones are deleted.
 func (r *run) announced(rec record.Record, u task.Update) *vector {
-	if u.Size == 0 {
+	if u.Size == 0 || slices.ContainsFunc(r.vectors[rec.Author], func(v *vector) bool { return v.record.CID == rec.CID }) {
 		return nil
 	}
 	v := &vector{record: rec, update: u, announcement: announcementOf(u)}

@@ -554,13 +554,15 @@ func TestHistories(t *testing.T) {
 		seeds = 40
 	}
 	for seed := range seeds {
-		tk := newTask(1 + seed%12)
-		switch {
-		case seed%2 == 0:
-			tk.Rounds, tk.Tolerance = 60, .01
-		case seed%4 == 1:
-			tk = searching()
-		}
-		history(t, tk, seed)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			tk := newTask(1 + seed%12)
+			switch {
+			case seed%2 == 0:
+				tk.Rounds, tk.Tolerance = 60, .01
+			case seed%4 == 1:
+				tk = searching()
+			}
+			history(t, tk, seed)
+		})
 	}
 }
