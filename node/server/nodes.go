@@ -24,7 +24,7 @@ func (s *Server) identity() any {
 	}
 }
 
-func (s *Server) status(ctx context.Context) (api.Status, error) {
+func (s *Server) status() any {
 	c, traffic := s.Home.Config(), s.Network.Stats()
 	answer := api.Status{
 		Schema: "village.status/v1", PeerID: s.Home.ID, Nation: c.Nation, Name: c.Name, Federation: c.Federation,
@@ -40,18 +40,16 @@ func (s *Server) status(ctx context.Context) (api.Status, error) {
 			answer.Peers++
 		}
 	}
-	list, err := s.Tasks.List(ctx)
-	for _, t := range list {
+	for _, t := range s.Tasks.List() {
 		if t.Stage != api.StageDone {
 			answer.Tasks = append(answer.Tasks, t)
 		}
 	}
-	return answer, err
+	return answer
 }
 
-func (s *Server) listTasks(ctx context.Context) (api.Tasks, error) {
-	list, err := s.Tasks.List(ctx)
-	return api.Tasks{Schema: "village.task.list/v1", Tasks: list}, err
+func (s *Server) listTasks() any {
+	return api.Tasks{Schema: "village.task.list/v1", Tasks: s.Tasks.List()}
 }
 
 func (s *Server) listDatasets(q url.Values) api.Datasets {

@@ -96,7 +96,7 @@ func local(next http.Handler) http.Handler {
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	handle(mux, "GET "+api.PathID, plain(s.identity))
-	handle(mux, "GET "+api.PathStatus, func(r *http.Request) (any, error) { return s.status(r.Context()) })
+	handle(mux, "GET "+api.PathStatus, plain(s.status))
 	handle(mux, "GET "+api.PathPeers, plain(func() any { return s.peers("village.peer.list/v1") }))
 	handle(mux, "POST "+api.PathPeers, with(s.addPeer))
 	handle(mux, "DELETE "+api.PathPeer, byID("village peer list", s.removePeer))
@@ -108,7 +108,7 @@ func (s *Server) routes() http.Handler {
 	handle(mux, "POST "+api.PathDrift, with(func(_ context.Context, d api.Drift) (any, error) { return s.Datasets.Drift(d) }))
 	handle(mux, "GET "+api.PathDatasetRows, byCID(func(_ context.Context, c record.CID) (any, error) { return s.Datasets.Rows(c) }))
 	handle(mux, "GET "+api.PathDataset, byCID(func(_ context.Context, c record.CID) (any, error) { return s.Datasets.Show(c) }))
-	handle(mux, "GET "+api.PathTasks, func(r *http.Request) (any, error) { return s.listTasks(r.Context()) })
+	handle(mux, "GET "+api.PathTasks, plain(s.listTasks))
 	handle(mux, "POST "+api.PathTasks, with(func(ctx context.Context, p api.Propose) (any, error) { return s.Tasks.Draft(ctx, p) }))
 	handle(mux, "POST "+api.PathTaskContinue, with(func(ctx context.Context, c api.Continue) (any, error) { return s.Tasks.Continue(ctx, c) }))
 	handle(mux, "GET "+api.PathTask, byCID(func(ctx context.Context, c record.CID) (any, error) {

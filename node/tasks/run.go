@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"village/node/api"
@@ -26,9 +27,10 @@ type run struct {
 	id       record.CID
 	proposer record.NodeID
 	task     task.Task
-	queue    chan func(*run) // what the goroutine does next
-	behind   chan struct{}   // holds one where a record found the queue full
-	working  sync.Mutex      // held while the site works
+	queue    chan func(*run)                 // what the goroutine does next
+	behind   chan struct{}                   // holds one where a record found the queue full
+	working  sync.Mutex                      // held while the site works
+	seen     atomic.Pointer[api.TaskSummary] // as of the newest event
 
 	drive.Driver[own]
 	site    *member.Site // nil where the node has not enrolled
@@ -54,6 +56,7 @@ func newRun(t *Tasks, r record.Record, tk task.Task) *run {
 		queue: make(chan func(*run), 256), behind: make(chan struct{}, 1), vectors: map[record.NodeID][]*vector{},
 	}
 	run.Driver = drive.New(member.New(t.Home.ID, r.CID, tk), drive.Performer[own](run))
+	run.describe()
 	return run
 }
 
@@ -229,7 +232,18 @@ func (r *run) moved() {
 	if r.Disputed() && r.err == "" {
 		r.halt(errors.New("this node recomputes another model from the sealed updates than the quorum has signed; keep the evidence and ask for help"))
 	}
+	r.tell()
+}
+
+// tell describes the task anew to those who ask, and wakes those who watch.
+func (r *run) tell() {
+	r.describe()
 	r.tasks.notify()
+}
+
+func (r *run) describe() {
+	s := r.summary()
+	r.seen.Store(&s)
 }
 
 // close keeps further updates out of the store once the final set is decided on.
@@ -244,7 +258,7 @@ func (r *run) close() {
 func (r *run) halt(err error) {
 	r.err = err.Error()
 	r.tasks.Log.Fail(fmt.Errorf("task %q: %w", r.task.Name, err))
-	r.tasks.notify()
+	r.tell()
 }
 
 // Sign makes the record that the machine asks for. With Store, Received, Send,

@@ -97,6 +97,9 @@ func TestATaskStallsNoOther(t *testing.T) {
 	if err != nil || shown.Stage != api.StageDone || !shown.ModelCID.Defined() {
 		t.Errorf("%+v, %v", shown, err)
 	}
+	if list := tasks.List(); len(list) != 2 || list[0].CID != stalled && list[1].CID != stalled {
+		t.Errorf("%+v", list)
+	}
 	// A question about the task that cannot move ends with whoever asks.
 	impatient, cancel := context.WithCancel(ctx)
 	cancel()
