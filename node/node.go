@@ -76,7 +76,6 @@ func Run(ctx context.Context, h *home.Home, ready func(peerID, address string)) 
 	if err := n.server.Listen(); err != nil {
 		return err
 	}
-	defer n.server.Close()
 	ready(h.ID.String(), n.network.Addrs()[0])
 	select {
 	case <-ctx.Done():
@@ -147,6 +146,7 @@ func New(h *home.Home, o Options) (*Node, error) {
 
 // Close ends the work, leaves the network and closes the store.
 func (n *Node) Close() error {
+	n.server.Close()
 	n.stop()
 	n.exchange.Close()
 	err := errors.Join(n.artifacts.Close(), n.network.Close())

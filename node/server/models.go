@@ -11,6 +11,7 @@ import (
 	"village/node/api"
 	"village/node/ingest"
 	"village/node/portable"
+	"village/node/tasks"
 	"village/protocol/learn"
 	"village/protocol/record"
 	"village/protocol/task"
@@ -52,26 +53,22 @@ func (s *Server) showModel(ctx context.Context, cid record.CID) (any, error) {
 	return answer, nil
 }
 
-// results are those of a model's task, with the models that it goes on from.
-func (s *Server) results(ctx context.Context, cid record.CID) (task.Results, record.CID, task.Task, error) {
-	res, artifact, t, err := s.Tasks.Results(ctx, cid)
-	if err != nil {
-		return res, artifact, t, err
-	}
-	m, err := s.Models.Stored(ctx, cid)
+// reported is a model's report, with the models that it goes on from.
+func (s *Server) reported(ctx context.Context, cid record.CID) (tasks.Report, error) {
+	r, err := s.Tasks.Report(ctx, cid)
 	if err == nil {
-		res.Lineage = s.Models.Lineage(ctx, m)
+		r.Lineage = s.Models.Lineage(ctx, r.Model)
 	}
-	return res, artifact, t, err
+	return r, err
 }
 
 func (s *Server) report(ctx context.Context, cid record.CID) (any, error) {
-	res, artifact, _, err := s.results(ctx, cid)
+	r, err := s.reported(ctx, cid)
 	if err != nil {
 		return nil, err
 	}
-	answer := api.ReportOf(res)
-	answer.Schema, answer.Report = "village.model.report/v1", artifact
+	answer := api.ReportOf(r.Results)
+	answer.Schema, answer.Report = "village.model.report/v1", r.Artifact
 	for i := range answer.Contributions {
 		// Whoever has not enrolled has told its name elsewhere.
 		if c := &answer.Contributions[i]; c.Name == "" {
@@ -120,21 +117,17 @@ func (s *Server) modelIn(ctx context.Context, cid record.CID, form string) ([]by
 
 // card is a model's card.
 func (s *Server) card(ctx context.Context, cid record.CID, m task.Model) ([]byte, error) {
-	res, _, t, err := s.results(ctx, cid)
+	r, err := s.reported(ctx, cid)
 	if err != nil {
 		return nil, err
 	}
-	enrolled, err := s.Tasks.Enrolled(ctx, cid)
-	if err != nil {
-		return nil, err
-	}
-	o := portable.CardOptions{Task: t}
+	o := portable.CardOptions{Task: r.Task}
 	for _, d := range s.Datasets.List() {
-		if enrolled[d.CID] {
+		if r.Datasets[d.CID] {
 			o.Datasets = append(o.Datasets, d)
 		}
 	}
-	text, err := portable.Card(m, res, o)
+	text, err := portable.Card(m, r.Results, o)
 	return []byte(text), err
 }
 

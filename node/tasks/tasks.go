@@ -229,32 +229,31 @@ func (t *Tasks) AwaitCertificate(ctx context.Context, model record.CID) {
 	t.Follow(ctx, run.id, (*member.Member).Certified)
 }
 
-// Results returns the report of a model's task, the artifact that it is stored
-// as, and the task; the artifact is undefined while evaluations are waited for.
-func (t *Tasks) Results(ctx context.Context, model record.CID) (res task.Results, artifact record.CID, of task.Task, err error) {
-	run, _, err := t.ofModel(ctx, model)
-	if err != nil {
-		return res, artifact, of, err
-	}
-	askErr := run.ask(ctx, func() { res, artifact, err = run.report(ctx) })
-	return res, artifact, run.task, errors.Join(askErr, err)
+// Report is what a task has come to.
+type Report struct {
+	task.Results
+	Artifact record.CID // that it is stored as, undefined while evaluations are waited for
+	Task     task.Task
+	Model    task.Model
+	Datasets map[record.CID]bool // manifests that the nodes of the model have enrolled with
 }
 
-// Enrolled are the manifests that the nodes of a model's task have enrolled with.
-func (t *Tasks) Enrolled(ctx context.Context, model record.CID) (map[record.CID]bool, error) {
+// Report returns the report of a model's task.
+func (t *Tasks) Report(ctx context.Context, model record.CID) (Report, error) {
 	run, m, err := t.ofModel(ctx, model)
 	if err != nil {
-		return nil, err
+		return Report{}, err
 	}
-	enrolled := map[record.CID]bool{}
-	err = run.ask(ctx, func() {
+	report := Report{Task: run.task, Model: *m, Datasets: map[record.CID]bool{}}
+	askErr := run.ask(ctx, func() {
+		report.Results, report.Artifact, err = run.report(ctx)
 		for _, p := range m.Parts {
 			if e, ok := run.Enrolment(p.Node); ok {
-				enrolled[e.Manifest] = true
+				report.Datasets[e.Manifest] = true
 			}
 		}
 	})
-	return enrolled, err
+	return report, errors.Join(askErr, err)
 }
 
 // Own is a model with the part that this node has for itself, fitted to its rows.
