@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multistream"
 
 	"village/protocol/record"
 )
@@ -248,9 +250,9 @@ func (n *Network) greet(ctx context.Context, p peer.ID) error {
 		if err == nil {
 			return nil
 		}
-		spoken, _ := n.host.Peerstore().GetProtocols(p)
+		var foreign multistream.ErrNotSupported[protocol.ID] // another federation's protocol has another name
 		switch {
-		case errors.Is(err, errGarbage), len(spoken) > 0 && !slices.Contains(spoken, n.names.pull):
+		case errors.Is(err, errGarbage), errors.As(err, &foreign):
 			return fmt.Errorf("%w: %w", ErrForeign, err)
 		case !n.isConnected(p):
 			return fmt.Errorf("%w: %w", ErrShut, err)
