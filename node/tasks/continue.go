@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -23,11 +24,9 @@ func (t *Tasks) Continue(ctx context.Context, c api.Continue) (api.Proposed, err
 	}
 	next.Search, next.Parent = nil, &task.Parent{Model: c.Model, Scaling: m.Scaling}
 	next.Created = uint64(time.Now().Unix())
-	set(&next.Name, c.Name)
-	set(&next.Description, c.Description)
-	set(&next.Rounds, c.Rounds)
-	set(&next.LocalSteps, c.LocalSteps)
-	set(&next.LearningRate, c.LearningRate)
+	next.Name, next.Description = cmp.Or(c.Name, next.Name), cmp.Or(c.Description, next.Description)
+	next.Rounds, next.LocalSteps = cmp.Or(c.Rounds, next.Rounds), cmp.Or(c.LocalSteps, next.LocalSteps)
+	next.LearningRate = cmp.Or(c.LearningRate, next.LearningRate)
 	if len(c.Nodes) > 0 {
 		next.Nodes = distinct(c.Nodes)
 	}
@@ -39,7 +38,7 @@ func (t *Tasks) Continue(ctx context.Context, c api.Continue) (api.Proposed, err
 
 // chosen is the task that a search has come down to with a model.
 func chosen(t task.Task, m task.Model) task.Task {
-	for i := range t.Search.Candidates {
+	for i := range t.Search.Candidates { // a model may name one that is not
 		if t.SpecOf(i).Equal(m.Spec) && i == m.Candidate {
 			t.Settings.Candidate = t.Candidate(i)
 		}

@@ -92,10 +92,3 @@ func distinct(nodes []record.NodeID) []record.NodeID {
 	slices.SortFunc(nodes, record.NodeID.Compare)
 	return slices.Compact(nodes)
 }
-
-func set[T comparable](to *T, v T) {
-	var zero T
-	if v != zero {
-		*to = v
-	}
-}
