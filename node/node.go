@@ -120,27 +120,28 @@ func New(h *home.Home, o Options) (*Node, error) {
 	n.exchange = exchange.New(n.network.Host(), config.Federation, tasks.Chunks(n.store), n.network.Admits, l.Logger)
 	n.artifacts = artifacts.New(n.network.Host(), n.store.Blockstore(), n.network.Admits)
 
-	n.Datasets = datasets.New(h, book)
-	n.models = models.New(n.store, n.artifacts, l)
-	var ctx context.Context
-	ctx, n.stop = context.WithCancel(context.Background())
-	n.Tasks = tasks.New(ctx, tasks.Config{
-		Home: h, Store: n.store, Log: l, Book: book, Datasets: n.Datasets, Models: n.models, Exchange: n.exchange, Watch: o.Watch,
-	})
-	n.server = server.New(server.Config{
-		Home: h, Store: n.store, Log: l, Network: n.network, Datasets: n.Datasets, Models: n.models, Tasks: n.Tasks,
-	})
-	book.Start(n.network, n.Tasks.Deliver)
-
 	var listening time.Duration
 	if slices.ContainsFunc(damaged, func(name string) bool { return strings.HasPrefix(name, "record ") }) {
 		// It may be one that this node has signed itself. Peers give it back
 		// before the node signs another one in its place.
 		listening = recovery
 	}
-	n.Tasks.Resume(listening)
 
-	n.healing.Go(func() { n.models.Heal(ctx, n.Tasks.Sealed(ctx)) })
+	n.Datasets = datasets.New(h, book)
+	n.models = models.New(n.store, n.artifacts, l)
+	var ctx context.Context
+	ctx, n.stop = context.WithCancel(context.Background())
+	n.Tasks = tasks.New(ctx, tasks.Config{
+		Home: h, Store: n.store, Log: l, Book: book, Datasets: n.Datasets, Models: n.models, Exchange: n.exchange, Watch: o.Watch, Listen: listening,
+	})
+	n.server = server.New(server.Config{
+		Home: h, Store: n.store, Log: l, Network: n.network, Datasets: n.Datasets, Models: n.models, Tasks: n.Tasks,
+	})
+	book.Start(n.network, n.Tasks.Deliver)
+
+	n.Tasks.Resume()
+
+	n.healing.Go(func() { n.models.Heal(ctx, n.Tasks.Sealed()) })
 	return n, nil
 }
 

@@ -135,6 +135,7 @@ func (r *run) read() {
 		}
 		r.receive(held, content)
 	}
+	r.moved()
 }
 
 // enter gives the run the rows that it works with, and the machine the model that
@@ -184,7 +185,7 @@ func (r *run) resume() {
 // record that finds the queue full is in the store, and read from there.
 func (r *run) deliver(rec record.Record, content any) {
 	select {
-	case r.queue <- func(r *run) { r.receive(rec, content) }:
+	case r.queue <- func(r *run) { r.receive(rec, content); r.moved() }:
 	default:
 		select {
 		case r.behind <- struct{}{}:
@@ -193,27 +194,27 @@ func (r *run) deliver(rec record.Record, content any) {
 	}
 }
 
-// receive takes in a record of the task. Parameters that do not ride inside an
-// update are read from the store, or else fetched once the run acts.
+// receive takes in a record of the task; the caller calls moved. Parameters that
+// do not ride inside an update are fetched, or else, before the run acts, read from
+// the store.
 func (r *run) receive(rec record.Record, content any) {
 	if u, ok := content.(task.Update); ok && u.Params == nil {
 		v := r.announced(rec, u)
 		if v == nil {
 			return // is under way
 		}
-		u, err := v.read(r.tasks.Store, r.task)
-		switch {
-		case err == nil:
-			content = u
-		case r.Resumed():
+		if r.Resumed() {
 			r.obtain(v)
 			return
-		default:
+		}
+		u, err := v.read(r.tasks.Store, r.task)
+		if err != nil {
 			r.lacking = append(r.lacking, v)
 			return
 		}
+		content = u
 	}
-	r.step(received(rec, content))
+	r.Step(r.tasks.now(), received(rec, content))
 }
 
 func received(r record.Record, content any) member.Received {

@@ -37,6 +37,9 @@ type Config struct {
 	Datasets *datasets.Datasets
 	Models   *models.Models
 	Exchange *exchange.Exchange
+	// Listen is how long no task acts, also none that comes anew: the disk has lost
+	// records, and peers give them back before the node signs others in their place.
+	Listen time.Duration
 	// Watch, if set, is told of everything that the machine of a task asks for,
 	// before it is done: one at a time for a task, and it must not call back.
 	Watch func(task record.CID, effect member.Effect)
@@ -56,7 +59,7 @@ type Tasks struct {
 }
 
 // New restores the tasks from the store, which nothing must change meanwhile. They
-// listen, act after [Tasks.Resume], and end when ctx does.
+// act once [Tasks.Resume] was called and Config.Listen is over, and end when ctx does.
 func New(ctx context.Context, c Config) *Tasks {
 	t := &Tasks{
 		Config: c, quit: ctx, started: time.Now(), work: make(chan struct{}, max(1, runtime.NumCPU()-1)),
@@ -73,14 +76,18 @@ func New(ctx context.Context, c Config) *Tasks {
 	return t
 }
 
-// Resume has the restored tasks act, after a while.
-func (t *Tasks) Resume(after time.Duration) {
+// Resume has the restored tasks act, as soon as they may.
+func (t *Tasks) Resume() {
 	for _, r := range t.ordered() {
-		if after == 0 {
-			r.post((*run).resume)
-		} else {
-			r.later(after, (*run).resume)
-		}
+		t.resume(r)
+	}
+}
+
+func (t *Tasks) resume(r *run) {
+	if wait := t.Listen - t.now(); wait > 0 {
+		r.later(wait, (*run).resume)
+	} else {
+		r.post((*run).resume)
 	}
 }
 
@@ -90,7 +97,7 @@ func (t *Tasks) Wait() { t.waiting.Wait() }
 // Deliver takes in a record that is durable, with its decoded body.
 func (t *Tasks) Deliver(r record.Record, content any) {
 	if tk, ok := content.(task.Task); ok {
-		t.add(r, tk).post((*run).resume)
+		t.resume(t.add(r, tk))
 		t.notify()
 		return
 	}
@@ -140,7 +147,7 @@ func (t *Tasks) ordered() []*run {
 	return runs
 }
 
-// spawn starts a goroutine that Close waits for.
+// spawn starts a goroutine that Wait waits for.
 func (t *Tasks) spawn(do func()) {
 	t.waiting.Add(1)
 	go func() {
@@ -204,13 +211,10 @@ func (t *Tasks) Follow(ctx context.Context, id record.CID, look func(*member.Mem
 // ofModel returns the run that has sealed a model, and the model.
 func (t *Tasks) ofModel(ctx context.Context, cid record.CID) (*run, *task.Model, error) {
 	for _, run := range t.ordered() {
-		var is record.CID
-		var m *task.Model
-		if err := run.ask(ctx, func() { is, m = run.Model() }); err != nil {
-			return nil, nil, err
-		}
-		if is == cid && m != nil {
-			return run, m, nil
+		if cid.Defined() && run.seen.Load().ModelCID == cid {
+			var m *task.Model
+			err := run.ask(ctx, func() { _, m = run.Model() })
+			return run, m, err
 		}
 	}
 	return nil, nil, api.Fail(api.CodeFailed, "village model list",
@@ -275,13 +279,11 @@ func (t *Tasks) Own(ctx context.Context, cid record.CID, m task.Model) (task.Mod
 }
 
 // Sealed names the models of the tasks.
-func (t *Tasks) Sealed(ctx context.Context) (cids []record.CID) {
-	for _, run := range t.ordered() {
-		run.ask(ctx, func() {
-			if cid, _ := run.Model(); cid.Defined() {
-				cids = append(cids, cid)
-			}
-		})
+func (t *Tasks) Sealed() (cids []record.CID) {
+	for _, s := range t.List() {
+		if s.ModelCID.Defined() {
+			cids = append(cids, s.ModelCID)
+		}
 	}
 	return cids
 }
@@ -290,11 +292,11 @@ func (t *Tasks) Sealed(ctx context.Context) (cids []record.CID) {
 func (t *Tasks) ListModels(ctx context.Context) ([]api.ModelSummary, error) {
 	list := []api.ModelSummary{}
 	for _, run := range t.ordered() {
+		if !run.seen.Load().ModelCID.Defined() {
+			continue
+		}
 		if err := run.ask(ctx, func() {
 			cid, m := run.Model()
-			if !cid.Defined() {
-				return
-			}
 			s := api.ModelSummary{CID: cid, Task: run.id, Name: run.task.Name, Model: m.Spec.Kind, Bytes: uint64(run.size)}
 			if m.Parent != nil {
 				s.Parent = *m.Parent

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"village/node/api"
 	"village/node/datasets"
@@ -46,7 +47,7 @@ func alone(t *testing.T) *Tasks {
 	ctx, stop := context.WithCancel(context.Background())
 	tasks := New(ctx, Config{Home: h, Store: store, Log: l, Book: book, Datasets: datasets.New(h, book), Models: models.New(store, nil, l)})
 	book.Start(silence{}, tasks.Deliver)
-	tasks.Resume(0)
+	tasks.Resume()
 	t.Cleanup(func() {
 		stop()
 		tasks.Wait()
@@ -152,17 +153,12 @@ func TestAFullQueueHoldsUpNobody(t *testing.T) {
 	}
 }
 
-// TestAnUnresumedTaskSignsNothing: a node whose disk has lost records does not
-// enrol before it may act.
-func TestAnUnresumedTaskSignsNothing(t *testing.T) {
+// TestNoTaskActsWhileTheNodeListens: a node whose disk has lost records signs
+// nothing, not even for a task that is among what was lost and comes back.
+func TestNoTaskActsWhileTheNodeListens(t *testing.T) {
 	tasks := alone(t)
-	id := tasks.proposed(t, "held up", 1)
-	held := tasks.run(id)
-	if err := held.ask(t.Context(), func() {
-		held.Driver = newRun(tasks, record.Record{CID: id}, held.task).Driver // as after a start
-	}); err != nil {
-		t.Fatal(err)
-	}
+	tasks.Listen = time.Hour
+	id := tasks.proposed(t, "comes back", 1)
 	_, err := tasks.Join(t.Context(), api.Join{Task: id})
 	if err == nil || !strings.Contains(err.Error(), "lost records") {
 		t.Errorf("joined: %v", err)
