@@ -67,7 +67,9 @@ type Application struct {
 	// Propose returns the content that this node would decide on, and false as
 	// long as it would rather wait. A node takes part from then on.
 	Propose func() (content []byte, ok bool)
-	// Judge says whether a content may be decided on.
+	// Judge says whether a content may be decided on. Good may turn into Pending as
+	// time goes on, but neither into Bad: a quorum of prevotes is the word of more
+	// members than can lie that a content was good, and outweighs a Pending.
 	Judge func(content []byte) Verdict
 }
 
@@ -385,7 +387,9 @@ func (m *Machine) skip() {
 
 // observe notes the newest value that won a quorum of prevotes, which is what
 // this node proposes from then on and, in its own ballot, locks. What an
-// application does to judge is done in the order of the ballots.
+// application does to judge is done in the order of the ballots. Tendermint's
+// predicate (line 36) never changes; here it does, and a lock that its own holder
+// cannot judge any more would hold for ever.
 func (m *Machine) observe(app Application) {
 	for _, ballot := range slices.Backward(slices.Sorted(maps.Keys(m.ballots))) {
 		t := m.ballots[ballot]
@@ -396,7 +400,7 @@ func (m *Machine) observe(app Application) {
 			continue
 		}
 		value := t.proposal.Value
-		if t.prevotes.counts[value] >= Quorum(len(m.members)) && app.Judge(t.proposal.Content) == Good {
+		if t.prevotes.counts[value] >= Quorum(len(m.members)) && app.Judge(t.proposal.Content) != Bad {
 			m.valid = stance{ballot + 1, value, m.cast(&t.prevotes, value)}
 			return
 		}
@@ -420,7 +424,8 @@ func (m *Machine) propose(app Application) (Vote, bool) {
 
 // judge says what to prevote on the ballot's proposal, and false where that
 // cannot be said yet. The lock: a node that precommitted a value prevotes for
-// another only when that has won a quorum of prevotes since.
+// another only when that has won a quorum of prevotes since, and whoever cannot
+// judge a value goes by those.
 func (m *Machine) judge(t *tally, app Application) (record.CID, bool) {
 	p := t.proposal
 	if p == nil {
@@ -430,12 +435,12 @@ func (m *Machine) judge(t *tally, app Application) (record.CID, bool) {
 		return record.CID{}, true
 	}
 	switch app.Judge(p.Content) {
-	case Good:
-		return p.Value, true
+	case Pending:
+		return p.Value, p.Valid > 0
 	case Bad:
 		return record.CID{}, true
 	}
-	return record.CID{}, false
+	return p.Value, true
 }
 
 // expired starts the phase's timer of the own ballot, and tells whether it has

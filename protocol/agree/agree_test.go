@@ -389,7 +389,7 @@ func TestTheLockHolds(t *testing.T) {
 
 // TestJudgedInOrder: what an application does to judge, a run must be able to
 // repeat, so the newest value that won prevotes is judged first, and older ones
-// only where it is not good.
+// only where it is bad.
 func TestJudgedInOrder(t *testing.T) {
 	ids := []record.NodeID{{1}, {2}, {3}, {4}}
 	const last = 9
@@ -411,7 +411,7 @@ func TestJudgedInOrder(t *testing.T) {
 				if string(content) == "7" {
 					return Good
 				}
-				return Pending
+				return Bad
 			},
 		})
 		// Then comes that of the ballot which the machine is in.

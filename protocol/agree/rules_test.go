@@ -380,3 +380,42 @@ func TestMissing(t *testing.T) {
 		t.Errorf("missing are %v", got)
 	}
 }
+
+// What was good when it was locked may be impossible to judge later: here the
+// records that it was about are gone. Whoever is locked on it proposes it again,
+// also after a restart, and the others go by the prevotes it once won.
+func TestALockOutlivesWhatItWasJudgedBy(t *testing.T) {
+	x := newBench(t, 3) // which proposes in ballot 1
+	locks := func() {
+		x.proposes(0, "b", 0)
+		x.vote(Prevote, 0, b, 1, 2)
+	}
+	locks()
+	x.says(0, Vote{Phase: Prevote, Value: b}, Vote{Phase: Precommit, Value: b})
+	x.vote(Precommit, 0, none, 1, 2)
+	x.verdict = Pending
+	x.says(0)
+	again := []Vote{{Phase: Proposal, Ballot: 1, Value: b, Valid: 1}, {Phase: Prevote, Ballot: 1, Value: b}}
+	x.says(time.Minute, again...)
+
+	x = newBench(t, 3)
+	x.verdict = Pending
+	locks()
+	x.vote(Prevote, 0, b, 0)
+	x.vote(Precommit, 0, b, 0)
+	x.vote(Precommit, 0, none, 1, 2)
+	x.says(0)
+	x.says(time.Minute, again...)
+
+	for verdict, prevote := range map[Verdict]record.CID{Pending: b, Bad: none} {
+		x = newBench(t, 2) // which sees neither proposal nor votes of ballot 0
+		x.vote(Prevote, 1, b, 1, 2)
+		x.verdict = verdict
+		x.proposes(1, "b", 1)
+		want := []Vote{{Phase: Prevote, Ballot: 1, Value: prevote}}
+		if verdict == Pending {
+			want = append(want, Vote{Phase: Precommit, Ballot: 1, Value: b})
+		}
+		x.says(0, want...)
+	}
+}

@@ -553,7 +553,11 @@ func TestHistories(t *testing.T) {
 	if testing.Short() {
 		seeds = 40
 	}
-	for seed := range seeds {
+	locked := []uint64{107368, 7007577} // a value that none could judge any more
+	for seed := range seeds + uint64(len(locked)) {
+		if seed >= seeds {
+			seed = locked[seed-seeds]
+		}
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			tk := newTask(1 + seed%12)
 			switch {
