@@ -260,6 +260,9 @@ func (m *Machine) Take(v Vote) {
 			m.won, m.proof = v.Value, &t.precommits
 		}
 	}
+	if _, known := m.contents[m.won]; known && !m.decided.Defined() {
+		m.decided = m.won
+	}
 	if v.Author == m.self {
 		m.remember(v)
 	}
@@ -294,7 +297,7 @@ func (m *Machine) Advance(now time.Duration, app Application) (publish []Vote, w
 			publish = append(publish, v)
 		}
 	}
-	if m.decide() || !m.isMember(m.self) {
+	if m.decided.Defined() || !m.isMember(m.self) {
 		return nil, 0
 	}
 	if !m.started {
@@ -342,14 +345,6 @@ func (m *Machine) Advance(now time.Duration, app Application) (publish []Vote, w
 		wake = m.timer.at
 	}
 	return publish, wake
-}
-
-// decide tells whether a quorum has precommitted a value whose content is known.
-func (m *Machine) decide() bool {
-	if _, known := m.contents[m.won]; known && !m.decided.Defined() {
-		m.decided = m.won
-	}
-	return m.decided.Defined()
 }
 
 // skip enters the highest ballot that more members than can lie have reached.

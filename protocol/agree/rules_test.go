@@ -123,7 +123,8 @@ func TestWhatIsNotTaken(t *testing.T) {
 	x.proposes(0, "a", 0)
 	x.vote(Precommit, 0, a, 1, 2)
 	x.Take(Vote{Author: stranger, Phase: Precommit, Value: a})
-	if x.says(0, Vote{Phase: Prevote, Value: a}); x.Machine.decide() {
+	x.says(0, Vote{Phase: Prevote, Value: a})
+	if _, _, ok := x.Decided(); ok {
 		t.Error("decided with a stranger")
 	}
 }
