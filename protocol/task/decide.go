@@ -160,6 +160,8 @@ const (
 	Absent Why = "absent" // it did not enrol
 	Left   Why = "left"   // it left the task
 	Silent Why = "silent" // a quorum had waited for it and heard nothing
+	// It has signed two records for one place: nobody knows what others were told.
+	Equivocated Why = "equivocated"
 )
 
 // Recent is how many rounds before the last one an update of a node that has

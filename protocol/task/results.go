@@ -128,6 +128,8 @@ func contributions(c FinalContent, roster Roster, enrolled map[record.NodeID]Enr
 			why = fmt.Sprintf("left after round %d", o.Round)
 		case Silent:
 			why = fmt.Sprintf("fell silent after round %d; a quorum had waited for it", o.Round)
+		case Equivocated:
+			why = "signed two records for one place"
 		}
 		add(o.Node, o.Round, false, why)
 	}
@@ -135,8 +137,8 @@ func contributions(c FinalContent, roster Roster, enrolled map[record.NodeID]Enr
 	return list
 }
 
-// ResultsOf computes the results from the evaluations held, by author. Those of
-// another model than the decided one do not count.
+// ResultsOf computes the results from the evaluations held, by author. Those that
+// cannot be added to the others do not count, and their authors are told of.
 func ResultsOf(t Task, id record.CID, c FinalContent, roster Roster, enrolled map[record.NodeID]Enrolled, evaluations map[record.NodeID]Evaluation) (Results, error) {
 	res := Results{
 		CID: c.Model, Task: id, Name: t.Name, Target: t.Encoding.Target, Positive: t.Encoding.Positive, Rounds: c.Round,
@@ -144,9 +146,16 @@ func ResultsOf(t Task, id record.CID, c FinalContent, roster Roster, enrolled ma
 		Personal: cmp.Or(t.Personal, learn.Bias), Search: t.TrailOf(c),
 	}
 	var counted []Evaluation
-	for _, given := range res.Contributions {
+	for i := range res.Contributions {
+		given := &res.Contributions[i]
 		e, ok := evaluations[given.PeerID]
-		if !ok || e.Model != c.Model {
+		if ok {
+			if why := e.misfit(c.Model, roster); why != "" {
+				given.Why += "; its evaluation does not count: " + why
+				ok = false
+			}
+		}
+		if !ok {
 			if given.InFinal {
 				res.Missing = append(res.Missing, given.PeerID)
 			}
@@ -187,6 +196,24 @@ func ResultsOf(t Task, id record.CID, c FinalContent, roster Roster, enrolled ma
 		return sorted[0]
 	})
 	return res, nil
+}
+
+// misfit says why an evaluation that was checked cannot be added to the others.
+func (e Evaluation) misfit(model record.CID, roster Roster) string {
+	if e.Model != model {
+		return "it is of another model"
+	}
+	unit := 0.0
+	if n := len(roster.Scaling.SD); n > 0 {
+		unit = roster.Scaling.SD[n-1] // of a numeric target, which comes last
+	}
+	counts := []*learn.Counts{&e.Local, &e.Federated, &e.Personal, e.Parent}
+	for _, of := range counts {
+		if of != nil && of.Errors != nil && unit > 0 && of.Errors.Unit != unit {
+			return fmt.Sprintf("its errors are in units of %g, not %g", of.Errors.Unit, unit)
+		}
+	}
+	return ""
 }
 
 // pair makes the reports of an evaluation, with intervals and other details where

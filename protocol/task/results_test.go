@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -199,5 +200,31 @@ func TestScalingOfManyParts(t *testing.T) {
 	r, err := RosterOf(good(), parts)
 	if err != nil || math.Abs(r.Scaling.Mean[0]-whole.Mean[0]) > 1e-15 || math.Abs(r.Scaling.SD[0]-whole.SD[0]) > 1e-14 {
 		t.Errorf("%v, of the whole %v, %v", r.Scaling, whole, err)
+	}
+}
+
+// One evaluation in another unit spoils no report: it does not count, and the
+// report says whose it was.
+func TestAnEvaluationInAnotherUnit(t *testing.T) {
+	tk := good()
+	tk.Encoding.Classes, tk.Encoding.Positive = nil, ""
+	in := func(unit float64) Evaluation {
+		tally := learn.NewTally(learn.Spec{Kind: learn.Linear, Inputs: 1})
+		tally.Unit = unit
+		tally.Count([]float64{1, 0}, dataset.Samples{N: 2, D: 1, X: []float64{1, -1}, T: []float64{1, 0}})
+		c := tally.Counts()
+		return Evaluation{Model: theModel, Local: c, Federated: c, Personal: c}
+	}
+	c := FinalContent{Round: 9, Model: theModel}
+	for _, id := range tk.Nodes {
+		c.Parts = append(c.Parts, Part{Node: id, Round: 9})
+	}
+	roster := Roster{Scaling: dataset.Scaling{SD: []float64{1, 2}}}
+	res, err := ResultsOf(tk, taskID(t), c, roster, nil, map[record.NodeID]Evaluation{tk.Nodes[0]: in(3), tk.Nodes[1]: in(2), tk.Nodes[2]: in(2)})
+	if err != nil || len(res.Nodes) != 2 || res.AllRows.Federated.Rows != 4 || !slices.Equal(res.Missing, tk.Nodes[:1]) {
+		t.Errorf("%d nodes, missing %v, %v", len(res.Nodes), res.Missing, err)
+	}
+	if why := res.Contributions[0].Why; !strings.Contains(why, "its evaluation does not count: its errors are in units of 3, not 2") {
+		t.Error(why)
 	}
 }
