@@ -79,7 +79,7 @@ func (m *Member) rosterApplication(now time.Duration) agree.Application {
 				switch s := &m.seats[i]; {
 				case s.part:
 					enrolled++
-				case !s.left:
+				case !s.out():
 					missing++
 				}
 			}
@@ -104,7 +104,7 @@ func (m *Member) rosterApplication(now time.Duration) agree.Application {
 				return agree.Bad
 			}
 			for _, cid := range c.Enrolments {
-				if m.enrolment(cid) == nil {
+				if e := m.enrolment(cid); e == nil || m.seats[m.seatOf(e.Author)].proof != nil {
 					return agree.Pending
 				}
 			}
@@ -115,11 +115,26 @@ func (m *Member) rosterApplication(now time.Duration) agree.Application {
 
 func (m *Member) enrolment(cid record.CID) *task.Enrolled {
 	for i := range m.seats {
-		if e := m.seats[i].enrolled; e != nil && e.CID == cid {
-			return e
+		s := &m.seats[i]
+		if s.enrolled != nil && s.enrolled.CID == cid {
+			return s.enrolled
+		}
+		for j := range s.others {
+			if s.others[j].CID == cid {
+				return &s.others[j]
+			}
 		}
 	}
 	return nil
+}
+
+// stand goes by the enrolment that was decided on, where its author has signed
+// several.
+func (m *Member) stand(cid record.CID) {
+	if e := m.enrolment(cid); e != nil {
+		decided := *e
+		m.seats[m.seatOf(e.Author)].enrolled = &decided
+	}
 }
 
 // encode encodes a content, which holds nothing that cannot be.
@@ -149,6 +164,7 @@ func (m *Member) adopt(now time.Duration) {
 			for _, p := range c.Parts {
 				if i := m.seatOf(p.Node); i >= 0 {
 					m.seats[i].counts = true
+					m.stand(p.Enrolment)
 				}
 			}
 		}
@@ -177,6 +193,9 @@ func (m *Member) adoptRoster(now time.Duration, content []byte) {
 		panic("member: checked enrolments do not make a roster: " + err.Error())
 	}
 	m.roster = roster
+	for _, cid := range m.founders {
+		m.stand(cid)
+	}
 	for i := range m.seats {
 		m.seats[i].founder = roster.Index(m.seats[i].id) >= 0
 		m.seats[i].pace.start(now)
@@ -229,6 +248,8 @@ func (m *Member) finalSet(now time.Duration) (c task.FinalContent, ready bool) {
 			why = task.Absent
 		case s.left:
 			why = task.Left
+		case s.proof != nil:
+			why = task.Equivocated
 		case s.round() > 0 && s.round()+m.task.Recent() >= last:
 			u := s.at(last)
 			if u == nil {
@@ -250,11 +271,11 @@ func (m *Member) behind(round uint64) bool {
 }
 
 // fewestParts is how many updates make a model: a quorum of the roster without
-// those who have left.
+// those who take no part any more.
 func (m *Member) fewestParts() int {
 	staying := 0
 	for i := range m.seats {
-		if !m.seats[i].left && m.seats[i].founder {
+		if !m.seats[i].out() && m.seats[i].founder {
 			staying++
 		}
 	}
@@ -314,7 +335,7 @@ func (m *Member) finalApplication(now time.Duration) agree.Application {
 func (m *Member) judge(now time.Duration, c task.FinalContent) agree.Verdict {
 	staying := len(m.roster.Members)
 	for _, o := range c.Out {
-		if o.Why == task.Left && m.roster.Index(o.Node) >= 0 {
+		if (o.Why == task.Left || o.Why == task.Equivocated) && m.roster.Index(o.Node) >= 0 {
 			staying-- // which is checked below
 		}
 	}
@@ -339,11 +360,10 @@ func (m *Member) judge(now time.Duration, c task.FinalContent) agree.Verdict {
 			if p.Round == 0 || p.Round > c.Round || p.Round+m.task.Recent() < c.Round {
 				return agree.Bad
 			}
-			if s.enrolled == nil {
+			if e := m.enrolment(p.Enrolment); e == nil || s.proof != nil {
 				pend(false)
 				continue
-			}
-			if s.enrolled.CID != p.Enrolment || s.enrolled.Moments.Count != p.Weight {
+			} else if e.Author != s.id || e.Moments.Count != p.Weight {
 				return agree.Bad
 			}
 			u := m.find(i, p.Update)
@@ -364,6 +384,8 @@ func (m *Member) judge(now time.Duration, c task.FinalContent) agree.Verdict {
 				pend(s.enrolled == nil || m.quiet(now, i))
 			case task.Left:
 				pend(s.left)
+			case task.Equivocated:
+				pend(s.proof != nil)
 			case task.Silent:
 				pend(s.enrolled != nil && m.quiet(now, i))
 			default:
@@ -382,8 +404,8 @@ func (m *Member) judge(now time.Duration, c task.FinalContent) agree.Verdict {
 // quiet tells whether the decision need not wait for a node, and waits else.
 func (m *Member) quiet(now time.Duration, i int) bool {
 	s := &m.seats[i]
-	if s.left || i == m.own {
-		return s.left
+	if s.out() || i == m.own {
+		return s.out()
 	}
 	silentAt := s.pace.await(m.rounds.since)
 	if now < silentAt {
@@ -517,5 +539,5 @@ func (m *Member) finish(now time.Duration) {
 // awaited tells whether a node's evaluation is due.
 func (m *Member) awaited(i int) bool {
 	s := &m.seats[i]
-	return s.evaluation == nil && !s.left && s.counts
+	return s.evaluation == nil && !s.out() && s.counts
 }

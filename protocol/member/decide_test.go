@@ -207,6 +207,64 @@ func TestFinalSet(t *testing.T) {
 	}
 }
 
+// proven is the proof that a node has signed two records of a kind for one place.
+func proven(i int, kind record.Kind) Received {
+	return Received{Author: nodes[i], Body: Equivocation{Kind: kind, Records: [2]record.CID{name("one"), name("other")}}}
+}
+
+// A node that has signed two updates for a round has told nobody knows whom what:
+// it is left out, and nobody waits until all hold the same one. Two votes are for
+// package agree to bear.
+func TestEquivocatorsAreLeftOut(t *testing.T) {
+	m := table(t, 20, 20, 20)
+	with, _ := m.finalSet(second)
+	m.Step(second, proven(1, record.KindPrevote))
+	if got, _ := m.finalSet(second); len(got.Out) != 0 || m.Equivocated(nodes[1]) != nil {
+		t.Errorf("for two votes: %+v", got)
+	}
+	without := with
+	without.Parts = slices.Delete(slices.Clone(with.Parts), 1, 2)
+	without.Out = []task.Out{{Node: nodes[1], Round: 20, Why: task.Equivocated}}
+	if v := m.judge(second, without); v != agree.Pending {
+		t.Errorf("%d of a set without one of which nothing is proven", v)
+	}
+	m.Step(second, proven(1, record.KindUpdate))
+	if got, ready := m.finalSet(second); !ready || !reflect.DeepEqual(got, without) || m.judge(second, got) != agree.Good {
+		t.Errorf("%+v, verdict %d", got, m.judge(second, got))
+	}
+	// Those who lack the proof may have decided on the node's update.
+	if v := m.judge(second, with); v != agree.Pending || len(m.Equivocated(nodes[1])) != 2 {
+		t.Errorf("%d of the set with it", v)
+	}
+}
+
+// Of two enrolments the one counts that was decided on, if one was.
+func TestTwoEnrolmentsOfOneNode(t *testing.T) {
+	other := enrolled(2)
+	body := other.Body.(task.Enrolment)
+	body.Moments.Count++
+	other.CID, other.Body = name("other enrolment"), body
+	m := New(nodes[0], taskID, newTask(2))
+	for _, e := range []Event{enrolled(0), enrolled(1), enrolled(2)} {
+		m.Step(second, e)
+	}
+	good := m.encode(task.ContentOf(theRoster(t).Members))
+	m.Step(second, proven(2, record.KindEnrolment))
+	m.Step(second, other)
+	if with, ok := proposes(t, m, second); !ok || len(with) != 2 {
+		t.Errorf("would begin with %d", len(with))
+	}
+	if v := m.rosterApplication(second).Judge(good); v != agree.Pending {
+		t.Errorf("%d of a roster with the equivocator", v)
+	}
+	members := slices.Clone(theRoster(t).Members)
+	members[2].CID, members[2].Enrolment = other.CID, body
+	m.Step(second, certificate(t, task.TopicRoster, task.ContentOf(members)))
+	if e, _ := m.Enrolment(nodes[2]); !m.Roster().Defined() || e.CID != other.CID || m.seats[2].part {
+		t.Errorf("with the roster %s stands %+v", m.Roster(), e)
+	}
+}
+
 func TestJudge(t *testing.T) {
 	good := func(rounds ...uint64) (c task.FinalContent) {
 		c = final(t, 20, record.CID{})

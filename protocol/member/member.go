@@ -23,8 +23,8 @@ type Event interface{ event() }
 
 // Received is a record of the task, checked against it; the node's own ones come
 // this way too, once they are durable. Body is a task.Enrolment, task.Update
-// (Params set), task.Evaluation, task.Leave, task.Beacon, [Ballot] or
-// [Certificate].
+// (Params set), task.Evaluation, task.Leave, task.Beacon, [Ballot],
+// [Certificate] or [Equivocation].
 type Received struct {
 	CID    record.CID
 	Author record.NodeID
@@ -42,6 +42,13 @@ type Ballot struct {
 type Certificate struct {
 	Topic   task.Topic
 	Content []byte
+}
+
+// Equivocation is the proof that an author has signed two records for one place.
+// Two votes are for package agree to bear.
+type Equivocation struct {
+	Kind    record.Kind
+	Records [2]record.CID
 }
 
 // Enrol is the operator's yes, with the statistics of the rows.
@@ -202,6 +209,8 @@ type Member struct {
 type seat struct {
 	id         record.NodeID
 	enrolled   *task.Enrolled
+	others     []task.Enrolled // enrolments that contradict it
+	proof      []record.CID    // that it has signed two records for one place
 	left       bool
 	founder    bool       // it is in the roster
 	early      []Received // updates that came before the roster or the enrolment
@@ -209,6 +218,9 @@ type seat struct {
 	evaluation *task.Evaluation
 	*peer
 }
+
+// out tells whether a node takes no part any more.
+func (s *seat) out() bool { return s.left || s.proof != nil }
 
 // New returns the part of node self in a task that was checked.
 func New(self record.NodeID, id record.CID, t task.Task) *Member {
@@ -313,16 +325,19 @@ func (m *Member) take(now time.Duration, r Received) {
 	s := &m.seats[i]
 	switch body := r.Body.(type) {
 	case task.Enrolment:
+		e := task.Enrolled{CID: r.CID, Author: r.Author, Enrolment: body}
 		if s.enrolled == nil {
-			s.enrolled = &task.Enrolled{CID: r.CID, Author: r.Author, Enrolment: body}
+			s.enrolled = &e
 			m.results = nil
-			s.part = !s.left
+			s.part = !s.out()
 			s.pace.start(now)
 			if m.enrolling.first == 0 {
 				m.enrolling.first = max(now, 1)
 			}
 			m.enrolling.last = now
 			m.takeEarly(now, i)
+		} else if m.enrolment(r.CID) == nil && (len(s.others) == 0 || slices.Contains(m.founders, r.CID)) {
+			s.others = append(s.others, e)
 		}
 	case task.Update:
 		if s.enrolled == nil || !m.hasRoster() { // or see takeUpdate
@@ -339,6 +354,12 @@ func (m *Member) take(now time.Duration, r Received) {
 		s.left, s.part = true, false
 		if i == m.own {
 			m.rounds.busy = false // what it comes to is not published any more
+		}
+	case Equivocation:
+		// What such a node says counts no longer: others may have been told otherwise.
+		switch body.Kind {
+		case record.KindEnrolment, record.KindUpdate, record.KindEvaluation:
+			s.proof, s.part, m.results = body.Records[:], false, nil
 		}
 	case task.Beacon:
 		m.rounds.Beacon(now, i)

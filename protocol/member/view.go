@@ -44,7 +44,7 @@ func (m *Member) WaitingFor() []record.NodeID {
 		waits := false
 		switch {
 		case !m.hasRoster():
-			waits = s.enrolled == nil && !s.left
+			waits = s.enrolled == nil && !s.out()
 		case !m.sealed():
 			waits = m.rounds.awaits(i, max(m.Round(), 1)) && (m.now < s.pace.silentAt() || m.rounds.cutOff(m.now))
 		default:
@@ -93,6 +93,15 @@ func (m *Member) RoundOf(id record.NodeID) uint64 {
 func (m *Member) HasLeft(id record.NodeID) bool {
 	i := m.seatOf(id)
 	return i >= 0 && m.seats[i].left
+}
+
+// Equivocated returns two records that prove that a node has signed both for one
+// place, nil where none are known.
+func (m *Member) Equivocated(id record.NodeID) []record.CID {
+	if i := m.seatOf(id); i >= 0 {
+		return m.seats[i].proof
+	}
+	return nil
 }
 
 // Roster is the CID of the roster, undefined before it is decided on.
@@ -157,11 +166,17 @@ func (m *Member) compute() (task.Results, error) {
 		if e := m.seats[i].enrolled; e != nil {
 			enrolled[m.seats[i].id] = *e
 		}
-		if e := m.seats[i].evaluation; e != nil {
+		if e := m.seats[i].evaluation; e != nil && m.seats[i].proof == nil {
 			evaluations[m.seats[i].id] = *e
 		}
 	}
-	return task.ResultsOf(m.task, m.id, m.content, m.roster, enrolled, evaluations)
+	r, err := task.ResultsOf(m.task, m.id, m.content, m.roster, enrolled, evaluations)
+	for i := range r.Contributions {
+		if c := &r.Contributions[i]; c.InFinal && m.Equivocated(c.PeerID) != nil {
+			c.Why += "; its evaluation does not count: it has signed two records for one place"
+		}
+	}
+	return r, err
 }
 
 // Certified says whether the proof of what the final decision was is known here.
