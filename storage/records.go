@@ -22,11 +22,12 @@ const (
 	Stored       Outcome = iota // held from now on
 	Known                       // already held
 	Old                         // its slot is full of newer ones
-	Equivocation                // the slot holds another record with its number
+	Equivocation                // the slot holds another record with its number: now both are a proof
+	Proven                      // as Equivocation, of an author against whom there is a proof in the slot
 )
 
 func (o Outcome) String() string {
-	return [...]string{"stored", "known", "old", "equivocation"}[o]
+	return [...]string{"stored", "known", "old", "equivocation", "proven"}[o]
 }
 
 // index is what memory keeps of the records: where each stands, not what it says.
@@ -35,6 +36,15 @@ type index struct {
 	slots  map[record.Slot][]held // newest first
 	slotOf map[record.CID]record.Slot
 	groups map[string]*group
+	proofs map[record.CID]half
+}
+
+// half is one of the two records of a proof of equivocation. They are members of
+// their group, so that a proof comes to everyone.
+type half struct {
+	key   []byte
+	slot  record.Slot
+	other record.CID
 }
 
 type held struct {
@@ -56,15 +66,42 @@ func (x *index) add(slot record.Slot, h held) {
 		return cmp.Compare(b.number, a.number)
 	})
 	x.slotOf[h.cid] = slot
-	g := x.groups[slot.Group()]
+	x.join(slot.Group(), h.cid)
+}
+
+func (x *index) join(name string, c record.CID) {
+	g := x.groups[name]
 	if g == nil {
 		g = &group{}
-		x.groups[slot.Group()] = g
+		x.groups[name] = g
 	}
-	if i, ok := slices.BinarySearchFunc(g.members, h.cid, byBytes); !ok {
-		g.members = slices.Insert(g.members, i, h.cid)
+	if i, ok := slices.BinarySearchFunc(g.members, c, byBytes); !ok {
+		g.members = slices.Insert(g.members, i, c)
 	}
 	g.fresh = false
+}
+
+// prove adds the halves of a proof against a slot.
+func (x *index) prove(slot record.Slot, a, b record.CID) {
+	x.disprove(a)
+	for i, c := range []record.CID{a, b} {
+		x.proofs[c] = half{evidenceKey(slot, byte(i)), slot, []record.CID{b, a}[i]}
+		x.join(slot.Group(), c)
+	}
+}
+
+// disprove removes both halves of a proof, if it is one.
+func (x *index) disprove(c record.CID) {
+	h, ok := x.proofs[c]
+	if !ok {
+		return
+	}
+	for _, c := range []record.CID{c, h.other} {
+		delete(x.proofs, c)
+		if _, held := x.slotOf[c]; !held {
+			x.part(h.slot.Group(), c)
+		}
+	}
 }
 
 func (x *index) remove(c record.CID) {
@@ -77,13 +114,19 @@ func (x *index) remove(c record.CID) {
 	if len(x.slots[slot]) == 0 {
 		delete(x.slots, slot)
 	}
-	g := x.groups[slot.Group()]
+	if _, half := x.proofs[c]; !half {
+		x.part(slot.Group(), c)
+	}
+}
+
+func (x *index) part(name string, c record.CID) {
+	g := x.groups[name]
 	if i, ok := slices.BinarySearchFunc(g.members, c, byBytes); ok {
 		g.members = slices.Delete(g.members, i, i+1)
 	}
 	g.fresh = false
 	if len(g.members) == 0 {
-		delete(x.groups, slot.Group())
+		delete(x.groups, name)
 	}
 }
 
@@ -110,6 +153,7 @@ func (s *Store) loadRecords() error {
 	s.index.slots = map[record.Slot][]held{}
 	s.index.slotOf = map[record.CID]record.Slot{}
 	s.index.groups = map[string]*group{}
+	s.index.proofs = map[record.CID]half{}
 	var bad []op
 	err := s.scan([]byte{spaceRecord}, true, func(key, value []byte) error {
 		r, err := parseRecord(key, value)
@@ -123,6 +167,13 @@ func (s *Store) loadRecords() error {
 	})
 	if err != nil {
 		return err
+	}
+	proofs, err := s.Evidence()
+	if err != nil {
+		return err
+	}
+	for _, p := range proofs {
+		s.index.prove(p[0].Slot, p[0].CID, p[1].CID)
 	}
 	return s.commitAll(bad)
 }
@@ -170,7 +221,7 @@ func (s *Store) PutRecord(r record.Record) (Outcome, error) {
 		first, err := s.readRecord(h.cid)
 		switch {
 		case err == nil:
-			return Equivocation, s.putEvidence(first, r)
+			return s.putEvidence(first, r)
 		case lost(err):
 			s.dropRecord(h.cid)
 			inSlot = slices.DeleteFunc(inSlot, func(o held) bool { return o.cid == h.cid })
@@ -204,18 +255,30 @@ func (s *Store) PutRecord(r record.Record) (Outcome, error) {
 	return Stored, nil
 }
 
-func (s *Store) putEvidence(first, second record.Record) error {
+func (s *Store) putEvidence(first, second record.Record) (Outcome, error) {
 	a, b := evidenceKey(first.Slot, 0), evidenceKey(first.Slot, 1)
 	_, errA := s.getSealed(a)
 	_, errB := s.getSealed(b)
 	if err := errors.Join(errA, errB); err == nil || !lost(err) {
-		return err
+		return Proven, err
 	}
 	if err := s.commit(op{a, seal(a, first.Bytes)}, op{b, seal(b, second.Bytes)}); err != nil {
-		return err
+		return 0, err
 	}
+	s.index.Lock()
+	s.index.prove(first.Slot, first.CID, second.CID)
+	s.index.Unlock()
 	s.repaired(evidenceName(a))
-	return nil
+	return Equivocation, nil
+}
+
+// Contradicts returns the record that contradicts the record named c, where there
+// is a proof of both, and whether that came first.
+func (s *Store) Contradicts(c record.CID) (other record.CID, second, ok bool) {
+	s.index.RLock()
+	defer s.index.RUnlock()
+	h, ok := s.index.proofs[c]
+	return h.other, ok && h.key[len(h.key)-1] == 1, ok
 }
 
 // Evidence returns, for every slot in which an author equivocated, the record
@@ -257,7 +320,16 @@ func (s *Store) Evidence() ([][2]record.Record, error) {
 func lost(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) }
 
 func (s *Store) readRecord(c record.CID) (record.Record, error) {
-	b, err := s.get(recordKey(c))
+	s.index.RLock()
+	h, half := s.index.proofs[c]
+	s.index.RUnlock()
+	b, err := []byte(nil), error(nil)
+	if half {
+		b, err = s.getSealed(h.key)
+	}
+	if !half || err != nil {
+		b, err = s.get(recordKey(c))
+	}
 	if err != nil {
 		return record.Record{}, err
 	}
@@ -272,9 +344,12 @@ func (s *Store) readRecord(c record.CID) (record.Record, error) {
 // is held.
 func (s *Store) dropRecord(c record.CID) {
 	s.index.Lock()
-	s.index.remove(c)
+	s.index.disprove(c) // and [Store.Evidence] names the damage
+	if _, held := s.index.slotOf[c]; held {
+		s.index.remove(c)
+		s.markDamaged("record " + c.String())
+	}
 	s.index.Unlock()
-	s.markDamaged("record " + c.String())
 	// Should this fail, the next Open finds it again.
 	_ = s.commit(op{key: recordKey(c)})
 }
@@ -329,7 +404,7 @@ func (s *Store) Newest(slot record.Slot) []record.Record {
 // held once and the disk has lost it.
 func (s *Store) Record(c record.CID) (record.Record, error) {
 	found := s.pick(func() []record.CID {
-		if _, ok := s.index.slotOf[c]; ok {
+		if s.index.has(c) {
 			return []record.CID{c}
 		}
 		return nil
@@ -352,8 +427,13 @@ func (s *Store) Record(c record.CID) (record.Record, error) {
 func (s *Store) Has(c record.CID) bool {
 	s.index.RLock()
 	defer s.index.RUnlock()
-	_, ok := s.index.slotOf[c]
-	return ok
+	return s.index.has(c)
+}
+
+func (x *index) has(c record.CID) bool {
+	_, held := x.slotOf[c]
+	_, half := x.proofs[c]
+	return held || half
 }
 
 // Records returns all records of a kind, ordered by subject, author and number.

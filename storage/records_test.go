@@ -36,7 +36,7 @@ func TestPutRecord(t *testing.T) {
 		"known":               {[]step{{manifest(1, "a"), Stored}, {manifest(1, "a"), Known}}, []uint64{1}, 0},
 		"old":                 {[]step{{manifest(2, "b"), Stored}, {manifest(1, "a"), Old}}, []uint64{2}, 0},
 		"replaced is old":     {[]step{{manifest(1, "a"), Stored}, {manifest(2, "b"), Stored}, {manifest(1, "a"), Old}}, []uint64{2}, 0},
-		"equivocation":        {[]step{{manifest(1, "a"), Stored}, {manifest(1, "b"), Equivocation}, {manifest(1, "c"), Equivocation}, {manifest(1, "b"), Equivocation}}, []uint64{1}, 1},
+		"equivocation":        {[]step{{manifest(1, "a"), Stored}, {manifest(1, "b"), Equivocation}, {manifest(1, "c"), Proven}, {manifest(1, "b"), Proven}}, []uint64{1}, 1},
 		"two updates":         {[]step{{update(1, "a"), Stored}, {update(2, "b"), Stored}, {update(3, "c"), Stored}}, []uint64{3, 2}, 0},
 		"late update fits":    {[]step{{update(3, "c"), Stored}, {update(1, "a"), Stored}, {update(2, "b"), Stored}, {update(1, "a"), Old}}, []uint64{3, 2}, 0},
 		"older equivocation":  {[]step{{update(3, "c"), Stored}, {update(2, "b"), Stored}, {update(2, "x"), Equivocation}, {update(1, "y"), Old}}, []uint64{3, 2}, 1},
@@ -76,6 +76,51 @@ func TestPutRecord(t *testing.T) {
 				s = reopen(t, s)
 			}
 		})
+	}
+}
+
+// A proof spreads as records do: both halves are members of their group, can be
+// read, and stay when the first one leaves its slot; whoever holds them the other
+// way round has the same group.
+func TestProofsSpread(t *testing.T) {
+	a, b := signed(t, 1, record.KindUpdate, "task", 1, "a"), signed(t, 1, record.KindUpdate, "task", 1, "b")
+	digests := map[[32]byte]bool{}
+	for _, order := range [][]record.Record{{a, b}, {b, a}} {
+		s := open(t, t.TempDir())
+		for _, r := range append(order, signed(t, 1, record.KindUpdate, "task", 2, ""), signed(t, 1, record.KindUpdate, "task", 3, "")) {
+			if _, err := s.PutRecord(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // before and after a restart
+			for i, r := range order {
+				other, second, ok := s.Contradicts(r.CID)
+				if !ok || other != order[1-i].CID || second != (i == 1) || !s.Has(r.CID) {
+					t.Errorf("%s contradicts %s: %v, came second: %v", r.CID, other, ok, second)
+				}
+				if got, err := s.Record(r.CID); err != nil || got.CID != r.CID {
+					t.Error(err)
+				}
+			}
+			if g := s.Group("task"); len(g) != 4 {
+				t.Errorf("%d members", len(g))
+			}
+			digests[s.Groups()["task"]] = true
+			s = reopen(t, s)
+		}
+		// A damaged half takes the proof with it, until it comes anew.
+		if err := s.commit(op{evidenceKey(a.Slot, 1), []byte("not sealed")}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Record(order[1].CID); err == nil {
+			t.Error("a damaged half is read")
+		}
+		if _, _, ok := s.Contradicts(order[0].CID); ok || len(s.Group("task")) != 2 {
+			t.Error("a damaged proof stands")
+		}
+	}
+	if len(digests) != 1 {
+		t.Errorf("%d digests of one group", len(digests))
 	}
 }
 

@@ -301,6 +301,9 @@ type TaskNode struct {
 	Late      bool          `json:"late"`   // enrolled after the roster was decided on
 	Left      bool          `json:"left"`   // has left the task
 	Silent    bool          `json:"silent"` // is not waited for
+	// Equivocated are two records that prove that the node has signed both for one
+	// place, for which it is left out.
+	Equivocated []record.CID `json:"equivocated,omitempty"`
 }
 
 // ShownTask is the answer of village task show and, an object a change, of

@@ -457,7 +457,7 @@ func (n *Node) account(c api.Contribution, v api.Verified) {
 	}
 	for _, out := range v.Out {
 		if out.PeerID == n.PeerID {
-			n.State = map[task.Why]State{task.Absent: Absent, task.Left: Left, task.Silent: Lost}[out.Why]
+			n.State = map[task.Why]State{task.Absent: Absent, task.Left: Left, task.Silent: Lost, task.Equivocated: Lost}[out.Why]
 		}
 	}
 }

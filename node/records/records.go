@@ -145,8 +145,22 @@ func (b *Book) Receive(ctx context.Context, _ record.NodeID, r record.Record) p2
 		return p2p.Accept
 	case storage.Equivocation:
 		b.Log.Fail(fmt.Errorf("%s has signed two records for one place (%s %d of %s); both are kept as proof", r.Author, r.Kind, r.Number, r.Subject))
+		other, _, _ := b.Store.Contradicts(r.CID)
+		b.handOn(r, member.Equivocation{Kind: r.Kind, Records: [2]record.CID{r.CID, other}})
+		b.handOnOther(r, content)
+		return p2p.Accept // so that whoever has been told the other one learns of it
+	case storage.Proven:
+		b.handOnOther(r, content)
 	}
 	return p2p.Ignore
+}
+
+// handOnOther gives on what contradicts a record that is held, where the others may
+// have decided on it.
+func (b *Book) handOnOther(r record.Record, content any) {
+	if r.Kind == record.KindEnrolment {
+		b.handOn(r, content)
+	}
 }
 
 // Sign signs a record of the own and decodes it as peers will: what they would

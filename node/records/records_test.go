@@ -11,6 +11,7 @@ import (
 	"village/node/log"
 	"village/node/p2p"
 	"village/protocol/dataset"
+	"village/protocol/member"
 	"village/protocol/record"
 	"village/protocol/task"
 	"village/storage"
@@ -92,14 +93,19 @@ func TestReceive(t *testing.T) {
 	d.receive(t, first, p2p.Accept)
 	d.receive(t, first, p2p.Ignore) // has it
 	m.Description = "another"
-	d.receive(t, signed(t, "peer", record.KindManifest, "rows", 1, m), p2p.Ignore)
+	second := signed(t, "peer", record.KindManifest, "rows", 1, m)
+	d.receive(t, second, p2p.Accept) // whoever has the first one is to learn of it
+	d.receive(t, second, p2p.Ignore)
+	if len(d.handed) != 2 || d.handed[1] != (any)(member.Equivocation{Kind: record.KindManifest, Records: [2]record.CID{second.CID, first.CID}}) {
+		t.Errorf("handed on: %v", d.handed[1:])
+	}
 	if last := d.Log.Last(); !strings.Contains(last, "has signed two records for one place") {
 		t.Errorf("the log says %q", last)
 	}
 	m.Target = "z"
 	d.receive(t, signed(t, "peer", record.KindManifest, "rows", 2, m), p2p.Reject)
 	d.receive(t, signed(t, "peer", "something new", "rows", 2, m), p2p.Ignore)
-	if len(d.handed) != 1 {
+	if len(d.handed) != 2 {
 		t.Errorf("%d records were handed on", len(d.handed))
 	}
 

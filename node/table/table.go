@@ -448,7 +448,7 @@ func state(n api.TaskNode) string {
 	for _, s := range []struct {
 		is   bool
 		word string
-	}{{n.Late, "late"}, {n.Left, "left"}, {n.Silent && !n.Left, "silent"}} {
+	}{{n.Late, "late"}, {n.Left, "left"}, {len(n.Equivocated) > 0, "equivocated"}, {n.Silent && !n.Left, "silent"}} {
 		if s.is {
 			words = append(words, s.word)
 		}

@@ -133,7 +133,13 @@ func (r *run) read() {
 			t.Log.Fail(fmt.Errorf("the store holds record %s, which this program refuses: %w", cid, err))
 			continue
 		}
-		r.receive(held, content)
+		other, second, proven := t.Store.Contradicts(cid)
+		if proven {
+			r.receive(held, member.Equivocation{Kind: held.Kind, Records: [2]record.CID{cid, other}})
+		}
+		if !second || held.Kind == record.KindEnrolment { // see records.Book
+			r.receive(held, content)
+		}
 	}
 	r.moved()
 }

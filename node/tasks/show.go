@@ -56,7 +56,7 @@ func (r *run) shown(schema string) api.ShownTask {
 			PeerID: id, Nation: e.Nation, Name: e.Node, Enrolled: enrolled, Dataset: e.Manifest,
 			TrainRows: e.Moments.Count, Round: r.RoundOf(id), Evaluated: r.HasEvaluated(id),
 			Late: enrolled && r.Roster().Defined() && !r.InRoster(id),
-			Left: r.HasLeft(id), Silent: r.IsSilent(id),
+			Left: r.HasLeft(id), Silent: r.IsSilent(id), Equivocated: r.Equivocated(id),
 		})
 	}
 	return answer
