@@ -95,12 +95,12 @@ func (c *crowd) advance(n *node) error {
 }
 
 // keep leaves the others' updates to the machine, which knows which it needs.
-func (c *crowd) keep(n *node, p *parcel) bool {
+func (c *crowd) keep(n *node, p *parcel) (*parcel, bool) {
 	if p.author == n.place {
 		c.own = slices.Insert(c.own, 0, p)
 		c.own = c.own[:min(len(c.own), p.keep)]
 	}
-	return true
+	return p, true
 }
 
 // ask is for the update of a neighbour that the next round waits for.

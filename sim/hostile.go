@@ -8,6 +8,7 @@ import (
 	"village/protocol/member"
 	"village/protocol/mixing"
 	"village/protocol/record"
+	"village/protocol/task"
 )
 
 // A hostile node keeps to the protocol but for its updates, and counts honestly
@@ -96,8 +97,8 @@ func (c *crowd) others(n *node) [][]float64 {
 	return others
 }
 
-// lie is what a liar tells every second node in the place of a vote; nil where
-// it tells everyone the same.
+// lie is what a liar tells every second node in the place of a vote, and now and
+// then of anything else; nil where it tells everyone the same.
 func (n *node) lie(p *parcel) *parcel {
 	if !n.liar {
 		return nil
@@ -105,7 +106,7 @@ func (n *node) lie(p *parcel) *parcel {
 	r, _ := p.event.(member.Received)
 	b, ok := r.Body.(member.Ballot)
 	if !ok {
-		return nil
+		return n.lieOften(p.number, r.Body)
 	}
 	if b.Vote.Phase == agree.Proposal {
 		b.Vote.Content = []byte("a lie")
@@ -117,4 +118,31 @@ func (n *node) lie(p *parcel) *parcel {
 		b.Vote.Value = record.CIDOf([]byte("a lie"))
 	}
 	return n.parcel(p.number, b, 0)
+}
+
+// lieOften is a lie in place of one in four records that are no votes.
+func (n *node) lieOften(number uint64, body any) *parcel {
+	if n.rng.IntN(4) > 0 {
+		return nil
+	}
+	switch b := body.(type) {
+	case task.Enrolment:
+		b.Moments.Count++
+		body = b
+	case task.Update:
+		b.Params = slices.Clone(b.Params)
+		b.Params[0]++
+		body = b
+	case task.Evaluation:
+		b.Local, b.Federated = b.Federated, b.Local
+		body = b
+	default:
+		return nil
+	}
+	lie := n.parcel(number, body, 0)
+	r := lie.event.(member.Received)
+	lie.cid = record.CIDOf(append(lie.cid.Bytes(), "a lie"...)) // which may be all that tells them apart
+	r.CID, lie.update.CID = lie.cid, lie.cid
+	lie.event = r
+	return lie
 }

@@ -30,6 +30,7 @@ type parcel struct {
 	cid    record.CID
 	size   int           // on the wire
 	event  member.Event  // the member.Received, for the machines that take it
+	also   member.Event  // that they take then
 	update member.Update // where it is one
 	bad    bool          // fails the check of those who receive it
 }
@@ -40,6 +41,9 @@ type slot uint32
 func slotOf(author int32, kind record.Kind) slot {
 	return slot(author)<<4 | slot(slices.Index(kinds[:], kind))<<1
 }
+
+// kind is the kind of a parcel that is kept.
+func (p *parcel) kind() record.Kind { return kinds[p.slot>>1&7] }
 
 // about is the slot of a decision's records.
 func (s slot) about(topic task.Topic, t task.Task) slot {
@@ -142,8 +146,11 @@ func (p *parcel) happen(n *node) error {
 	case p.bad:
 		n.refused++
 		return nil
-	case p.keep > 0 && !n.machine.keep(n, p):
-		return nil
+	case p.keep > 0:
+		var news bool
+		if p, news = n.machine.keep(n, p); !news {
+			return nil
+		}
 	}
 	return n.machine.take(n, p)
 }

@@ -46,7 +46,7 @@ type node struct {
 	inputs   map[record.CID][]member.Received // of models, as artifacts
 	update   *parcel                          // its newest own one
 	mix      []float64                        // what its newest round started from
-	accused  []int32                          // places of nodes that have told it two things for one place
+	proofs   []proof                          // one a slot
 	sampled  int                              // samples of the trace that it has passed
 	uplink   time.Duration                    // when it will have sent what it is sending
 	messages uint64                           // sent
@@ -62,8 +62,9 @@ type machine interface {
 	take(n *node, p *parcel) error
 	// step gives it anything else that has happened.
 	step(n *node, e member.Event) error
-	// keep makes a record durable, and tells whether it was news.
-	keep(n *node, p *parcel) bool
+	// keep makes a record durable, and tells whether it was news, as it is or as the
+	// proof that it is a part of.
+	keep(n *node, p *parcel) (*parcel, bool)
 	// start makes it anew, with what is durable, and sets it going.
 	start(n *node) error
 	// stop ends it in the middle of whatever it does.
@@ -327,7 +328,13 @@ type whole struct {
 	model  record.CID
 }
 
-func (m *whole) take(n *node, p *parcel) error { return m.step(n, p.event) }
+func (m *whole) take(n *node, p *parcel) error {
+	err := m.step(n, p.event)
+	if p.also != nil && err == nil && n.up {
+		err = m.step(n, p.also)
+	}
+	return err
+}
 
 func (m *whole) step(n *node, e member.Event) error {
 	m.Step(n.now, e)
@@ -441,7 +448,7 @@ func (m *whole) make(n *node, e member.Make) (member.Made, error) {
 
 // keep holds of a slot what a store does: the newest that its kind keeps, and a
 // proof where there are two for one number.
-func (m *whole) keep(n *node, p *parcel) bool {
+func (m *whole) keep(n *node, p *parcel) (*parcel, bool) {
 	i, known := n.index[p.slot]
 	if !known {
 		i = len(n.shelves)
@@ -454,23 +461,61 @@ func (m *whole) keep(n *node, p *parcel) bool {
 		at++
 	}
 	if at < len(held) && held[at].number == p.number {
-		if held[at].cid != p.cid && !slices.Contains(n.accused, p.author) {
-			n.accused = append(n.accused, p.author)
+		if held[at].cid == p.cid {
+			return nil, false
 		}
-		return false
+		return n.accuse(held[at], p)
 	}
 	if at == p.keep {
-		return false
+		return nil, false
 	}
 	held = slices.Insert(held, at, p)
 	n.shelves[i].parcels = held[:min(len(held), p.keep)]
-	return true
+	return p, true
+}
+
+// proof is two records of one author for one place.
+type proof struct{ first, second *parcel }
+
+// accuse keeps a proof where there is none of the slot, as the daemon's book of
+// records does, and returns what the machine is to learn of it.
+func (n *node) accuse(first, second *parcel) (*parcel, bool) {
+	known := slices.ContainsFunc(n.proofs, func(p proof) bool { return p.first.slot == second.slot })
+	other := second.kind() == record.KindEnrolment
+	switch {
+	case known && other:
+		return second, true
+	case known:
+		return nil, false
+	}
+	n.proofs = append(n.proofs, proof{first, second})
+	return n.proofs[len(n.proofs)-1].parcel(), true
+}
+
+// parcel is a proof as the machine takes it in.
+func (p proof) parcel() *parcel {
+	kind := p.first.kind()
+	about := &parcel{event: member.Received{
+		Author: p.first.event.(member.Received).Author,
+		Body:   member.Equivocation{Kind: kind, Records: [2]record.CID{p.first.cid, p.second.cid}},
+	}}
+	if kind == record.KindEnrolment { // the others may have decided on it
+		about.also = p.second.event
+	}
+	return about
 }
 
 func (m *whole) start(n *node) error {
 	*m = whole{node: n, Driver: drive.New(member.New(n.id, n.world.id, n.world.cfg.Task), drive.Performer[*parcel](m))}
-	for _, p := range m.all(n) {
-		m.Step(n.now, p.event)
+	for _, s := range n.shelves {
+		for _, p := range s.parcels {
+			m.Step(n.now, p.event)
+		}
+	}
+	for _, p := range n.proofs {
+		if err := m.take(n, p.parcel()); err != nil {
+			return err
+		}
 	}
 	m.Resume(n.now)
 	return m.failed
@@ -486,6 +531,13 @@ func (m *whole) all(n *node) []*parcel {
 	held := make([]*parcel, 0, 2*len(n.shelves))
 	for _, s := range n.shelves {
 		held = append(held, s.parcels...)
+	}
+	for _, p := range n.proofs {
+		for _, half := range []*parcel{p.first, p.second} {
+			if !slices.Contains(n.shelf(half.slot), half) {
+				held = append(held, half)
+			}
+		}
 	}
 	return held
 }

@@ -466,8 +466,8 @@ func (w *world) result() (Result, error) {
 		if n.mix != nil {
 			apart.Add(n.mix)
 		}
-		for _, place := range n.accused {
-			accused[place] = true
+		for _, p := range n.proofs {
+			accused[p.first.author] = true
 		}
 	}
 	for i := range w.nodes {
