@@ -161,8 +161,13 @@ func New(self record.NodeID, members []record.NodeID, seed uint64) *Machine {
 
 // Proposer is who proposes in a ballot.
 func (m *Machine) Proposer(ballot uint64) record.NodeID {
-	n := uint64(len(m.members))
-	return m.members[(uint64(m.first)+ballot%n)%n]
+	return Proposer(m.members, uint64(m.first), ballot)
+}
+
+// Proposer is who of the members, with this seed, proposes in a ballot.
+func Proposer(members []record.NodeID, seed, ballot uint64) record.NodeID {
+	n := uint64(len(members))
+	return members[(seed%n+ballot%n)%n]
 }
 
 // Decided returns the value that was decided on, with its content.

@@ -177,6 +177,17 @@ func BallotSeed(id record.CID) uint64 {
 	return seed
 }
 
+// maxDecision is the size in bytes that no proposal and no seal of a task reaches:
+// of each node it names a few CIDs and holds one vote, of each rung of a search a few
+// numbers a candidate.
+func (t Task) maxDecision() int {
+	n := 4<<10 + len(t.Nodes)<<10
+	if t.Search != nil {
+		n += len(t.Search.Rungs) * (256 + 32*len(t.Search.Candidates))
+	}
+	return n
+}
+
 // VoteOf reads a proposal, prevote or precommit record and checks it against its
 // task: a proposal's proof is then a quorum of valid prevotes.
 func VoteOf(r record.Record, id record.CID, t Task) (Topic, agree.Vote, error) {
@@ -190,6 +201,9 @@ func VoteOf(r record.Record, id record.CID, t Task) (Topic, agree.Vote, error) {
 	v := agree.Vote{CID: r.CID, Author: r.Author, Ballot: r.Number}
 	switch r.Kind {
 	case record.KindProposal:
+		if agree.Proposer(t.Nodes, BallotSeed(id), r.Number) != r.Author || len(r.Payload) > t.maxDecision() {
+			return "", agree.Vote{}, fmt.Errorf("%w: a proposal of %d bytes in another's turn, or with more than %d", ErrInvalid, len(r.Payload), t.maxDecision())
+		}
 		var p Proposal
 		if err := decode(r, r.Kind, &p); err != nil {
 			return "", agree.Vote{}, err
@@ -223,8 +237,8 @@ func VoteOf(r record.Record, id record.CID, t Task) (Topic, agree.Vote, error) {
 func SealOf(r record.Record, id record.CID, t Task) (Topic, Seal, error) {
 	var s Seal
 	topic, err := topicOf(r, id, t)
-	if err == nil && r.Number != 0 {
-		err = fmt.Errorf("number %d", r.Number)
+	if err == nil && (r.Number != 0 || len(r.Payload) > t.maxDecision()) {
+		err = fmt.Errorf("number %d, %d bytes", r.Number, len(r.Payload))
 	}
 	if err == nil {
 		err = decode(r, record.KindSeal, &s)

@@ -128,6 +128,13 @@ func places(t testing.TB, id record.CID) map[string]string {
 	}
 }
 
+// inTurn is the key of the node that proposes in a ballot.
+func inTurn(tk Task, id record.CID, ballot uint64) ed25519.PrivateKey {
+	return voters[slices.IndexFunc(voters, func(k ed25519.PrivateKey) bool {
+		return idOf(k) == agree.Proposer(tk.Nodes, BallotSeed(id), ballot)
+	})]
+}
+
 func TestVoteOf(t *testing.T) {
 	tk, id := votedTask(t)
 	for topic, content := range contents(t) {
@@ -153,9 +160,10 @@ func TestVoteOf(t *testing.T) {
 			{record.KindPrecommit, 1, Vote{Value: value.Bytes()}, agree.Vote{Phase: agree.Precommit, Value: value}},
 			{record.KindPrecommit, 1, Vote{}, agree.Vote{Phase: agree.Precommit}},
 		} {
-			r := sign(t, voters[2], c.kind, subject, c.ballot, c.payload)
+			author := inTurn(tk, id, c.ballot)
+			r := sign(t, author, c.kind, subject, c.ballot, c.payload)
 			got, v, err := VoteOf(r, id, tk)
-			c.want.CID, c.want.Author, c.want.Ballot = r.CID, idOf(voters[2]), c.ballot
+			c.want.CID, c.want.Author, c.want.Ballot = r.CID, idOf(author), c.ballot
 			if err != nil || got != topic || v.CID != c.want.CID || v.Author != c.want.Author || v.Phase != c.want.Phase || v.Ballot != c.want.Ballot ||
 				v.Value != c.want.Value || !bytes.Equal(v.Content, c.want.Content) || v.Valid != c.want.Valid || !slices.Equal(v.Proof, c.want.Proof) {
 				t.Errorf("%s %d came back as %s %+v, %v", c.kind, c.ballot, got, v, err)
@@ -168,6 +176,7 @@ func TestVoteOfRefuses(t *testing.T) {
 	tk, id := votedTask(t)
 	content := contents(t)[TopicFinal]
 	subject, value := TopicFinal.Subject(id), record.CIDOf(content)
+	author := inTurn(tk, id, 7)
 	good := map[record.Kind]any{
 		record.KindProposal: Proposal{Content: content}, record.KindPrevote: Vote{Value: value.Bytes()}, record.KindPrecommit: Vote{Value: value.Bytes()},
 	}
@@ -180,23 +189,25 @@ func TestVoteOfRefuses(t *testing.T) {
 		}
 	}
 	for kind, payload := range good {
-		if _, _, err := VoteOf(sign(t, voters[0], kind, subject, 7, payload), id, tk); err != nil {
+		if _, _, err := VoteOf(sign(t, author, kind, subject, 7, payload), id, tk); err != nil {
 			t.Fatalf("%s: %v", kind, err)
 		}
 		for name, place := range places(t, id) {
-			refuse(name, sign(t, voters[0], kind, place, 7, payload), false)
+			refuse(name, sign(t, author, kind, place, 7, payload), false)
 		}
 		refuse("a node that is not named", sign(t, voters[4], kind, subject, 7, payload), true)
-		refuse("a ballot too high", sign(t, voters[0], kind, subject, record.MaxBallots, payload), false)
-		refuse("the highest ballot", sign(t, voters[0], kind, subject, math.MaxUint64, payload), false)
-		refuse("a payload of text", sign(t, voters[0], kind, subject, 7, "x"), false)
-		refuse("an unknown field", withField(t, sign(t, voters[0], kind, subject, 7, payload)), false)
-		refuse("the payload of a seal", sign(t, voters[0], kind, subject, 7, Seal{Content: content}), false)
+		refuse("a ballot too high", sign(t, author, kind, subject, record.MaxBallots, payload), false)
+		refuse("the highest ballot", sign(t, author, kind, subject, math.MaxUint64, payload), false)
+		refuse("a payload of text", sign(t, author, kind, subject, 7, "x"), false)
+		refuse("an unknown field", withField(t, sign(t, author, kind, subject, 7, payload)), false)
+		refuse("the payload of a seal", sign(t, author, kind, subject, 7, Seal{Content: content}), false)
 	}
+	refuse("a proposal in another's turn", sign(t, author, record.KindProposal, subject, 8, good[record.KindProposal]), false)
+	refuse("a proposal larger than any", sign(t, author, record.KindProposal, subject, 7, Proposal{Content: make([]byte, tk.maxDecision())}), false)
 	for _, kind := range []record.Kind{record.KindSeal, record.KindUpdate, record.KindLeave, record.KindTask, "later"} {
-		refuse("not a vote", sign(t, voters[0], kind, subject, 7, Vote{Value: value.Bytes()}), false)
+		refuse("not a vote", sign(t, author, kind, subject, 7, Vote{Value: value.Bytes()}), false)
 	}
-	refuse("a vote as proposal", sign(t, voters[0], record.KindProposal, subject, 7, Vote{Value: value.Bytes()}), false)
+	refuse("a vote as proposal", sign(t, author, record.KindProposal, subject, 7, Vote{Value: value.Bytes()}), false)
 
 	// A value is the CID of a content, in the one way that there is to write it.
 	raw := cid.NewCidV1(cid.Raw, value.Hash())
@@ -213,13 +224,13 @@ func TestVoteOfRefuses(t *testing.T) {
 		"a hash without end": {1, 0x71, 0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f},
 	} {
 		for _, kind := range []record.Kind{record.KindPrevote, record.KindPrecommit} {
-			refuse("a value: "+name, sign(t, voters[0], kind, subject, 7, Vote{Value: value}), false)
+			refuse("a value: "+name, sign(t, author, kind, subject, 7, Vote{Value: value}), false)
 		}
 	}
 
 	proof := ballots(t, record.KindPrevote, subject, 3, value.Bytes(), 0, 1, 2)
 	propose := func(valid uint64, proof [][]byte) record.Record {
-		return sign(t, voters[0], record.KindProposal, subject, 7, Proposal{Content: content, Valid: valid, Proof: proof})
+		return sign(t, author, record.KindProposal, subject, 7, Proposal{Content: content, Valid: valid, Proof: proof})
 	}
 	if _, _, err := VoteOf(propose(4, proof), id, tk); err != nil {
 		t.Fatal(err)
@@ -232,7 +243,7 @@ func TestVoteOfRefuses(t *testing.T) {
 		"a ballot that has not been":    propose(8, ballots(t, record.KindPrevote, subject, 7, value.Bytes(), 0, 1, 2)),
 		"the highest ballot":            propose(math.MaxUint64, ballots(t, record.KindPrevote, subject, math.MaxUint64-1, value.Bytes(), 0, 1, 2)),
 		"the ballot before the first":   propose(0, ballots(t, record.KindPrevote, subject, math.MaxUint64, value.Bytes(), 0, 1, 2)),
-		"a proof of another's contents": sign(t, voters[0], record.KindProposal, subject, 7, Proposal{Content: append(slices.Clone(content), 0), Valid: 4, Proof: proof}),
+		"a proof of another's contents": sign(t, author, record.KindProposal, subject, 7, Proposal{Content: append(slices.Clone(content), 0), Valid: 4, Proof: proof}),
 	} {
 		refuse(name, r, false)
 	}
