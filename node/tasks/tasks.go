@@ -5,11 +5,14 @@ package tasks
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"village/node/api"
@@ -49,6 +52,7 @@ type Config struct {
 type Tasks struct {
 	Config
 	started time.Time
+	beacons atomic.Uint64   // number of the last one
 	work    chan struct{}   // a place for each piece of training at a time
 	quit    context.Context // ends all work
 	waiting sync.WaitGroup  // goroutines of all runs
@@ -65,6 +69,7 @@ func New(ctx context.Context, c Config) *Tasks {
 		Config: c, quit: ctx, started: time.Now(), work: make(chan struct{}, max(1, runtime.NumCPU()-1)),
 		runs: map[record.CID]*run{}, changed: make(chan struct{}),
 	}
+	t.beacons.Store(t.starts() << 32)
 	for _, r := range c.Store.Records(record.KindTask) {
 		if tk, ok := c.Book.Task(r.CID); ok {
 			t.add(r, tk).post((*run).restore)
@@ -74,6 +79,21 @@ func New(ctx context.Context, c Config) *Tasks {
 		run.ask(ctx, func() {}) // behind its restore
 	}
 	return t
+}
+
+// starts counts the starts of this node, this one included, so that its beacons are
+// numbered alike whatever the clock says. Earlier versions numbered by the clock, and
+// came to less than the first number here.
+func (t *Tasks) starts() uint64 {
+	const key, before = "starts", 1 << 9
+	n := uint64(before)
+	if b, err := t.Store.Private(key); err == nil && len(b) == 8 {
+		n = binary.BigEndian.Uint64(b)
+	}
+	if err := t.Store.PutPrivate(key, binary.BigEndian.AppendUint64(nil, n+1)); err != nil {
+		t.Log.Fail(fmt.Errorf("cannot count this start: %w", err))
+	}
+	return n + 1
 }
 
 // Resume has the restored tasks act, as soon as they may.

@@ -91,7 +91,7 @@ func (r *run) signal(round uint64, steps *atomic.Uint64, queued, done <-chan str
 			before = now
 		default:
 		}
-		beacon, _, err := r.tasks.Book.Sign(record.KindBeacon, r.id.String(), uint64(time.Now().UnixMilli()), task.Beacon{Task: r.id, Round: round})
+		beacon, _, err := r.tasks.Book.Sign(record.KindBeacon, r.id.String(), r.tasks.beacons.Add(1), task.Beacon{Task: r.id, Round: round})
 		if err != nil {
 			r.tasks.Log.Warn("cannot sign a beacon", "error", err)
 			continue
