@@ -166,8 +166,8 @@ func TestModelsAreFetched(t *testing.T) {
 // TestDamageIsHealed: a node starts on a disk that has changed its models, names
 // what it has lost, and has it back once a peer that holds it is connected.
 func TestDamageIsHealed(t *testing.T) {
-	a := start(t, newHome(t, "a"))
-	defer stop(t, a)
+	others := newHome(t, "a")
+	a := start(t, others)
 	ctx := context.Background()
 	_, data := bigModel(t)
 	c := store(t, a, data)
@@ -178,6 +178,7 @@ func TestDamageIsHealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop(t, b)
+	stop(t, a) // which it would find again at once
 
 	damage(t, h.StoreDir(), data[1000:1100])
 	b = start(t, h)
@@ -191,6 +192,8 @@ func TestDamageIsHealed(t *testing.T) {
 		return s.Lost
 	}
 	eventually(t, "the loss is named", func() bool { return slices.Contains(lost(), "artifact "+c.String()) })
+	a = start(t, others)
+	defer stop(t, a)
 	connect(t, b, a)
 	eventually(t, "the loss is healed", func() bool { return len(lost()) == 0 })
 	if _, got, err := b.models.Get(ctx, c); err != nil || !bytes.Equal(got, data) {

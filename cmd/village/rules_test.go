@@ -145,7 +145,7 @@ func TestImports(t *testing.T) {
 var floors = [][]string{
 	{"api", "log", "p2p", "exchange", "artifacts"},
 	{"home", "records"},
-	{"ingest", "evidence", "table", "portable"},
+	{"ingest", "evidence", "table", "portable", "contacts"},
 	{"datasets", "models", "ingest/sets", "report"},
 	{"tasks"},
 	{"server"},

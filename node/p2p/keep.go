@@ -48,6 +48,8 @@ type keepers struct {
 	mu    sync.Mutex
 	peers map[peer.ID]*keeper
 	found int // of these, not configured
+	// forgotten are peers that the operator does not want to be found again.
+	forgotten map[peer.ID]bool
 }
 
 type keeper struct {
@@ -60,13 +62,20 @@ type keeper struct {
 	cancel     context.CancelFunc
 }
 
-func newKeepers() *keepers { return &keepers{peers: make(map[peer.ID]*keeper)} }
+func newKeepers() *keepers {
+	return &keepers{peers: make(map[peer.ID]*keeper), forgotten: make(map[peer.ID]bool)}
+}
 
 // add returns the keeper of a peer, nil where there are too many, and whether it
 // is new, so that the caller must start it.
 func (k *keepers) add(ctx context.Context, info peer.AddrInfo, configured bool) (t *keeper, fresh bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if configured {
+		delete(k.forgotten, info.ID)
+	} else if k.forgotten[info.ID] {
+		return nil, false
+	}
 	if t := k.peers[info.ID]; t != nil {
 		if configured {
 			for _, a := range info.Addrs {
@@ -78,10 +87,10 @@ func (k *keepers) add(ctx context.Context, info peer.AddrInfo, configured bool) 
 				k.found--
 			}
 			t.configured = true
+			signal(t.now)
 		} else if !t.configured {
 			t.addrs = info.Addrs
 		}
-		signal(t.now)
 		return t, false
 	}
 	if !configured {
@@ -105,10 +114,14 @@ func (k *keepers) has(p peer.ID) bool {
 	return k.peers[p] != nil
 }
 
-// remove tells whether there was a keeper to stop.
-func (k *keepers) remove(p peer.ID) bool {
+// remove tells whether there was a keeper to stop. For good is until the peer is
+// configured again.
+func (k *keepers) remove(p peer.ID, forGood bool) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if forGood {
+		k.forgotten[p] = true
+	}
 	t := k.peers[p]
 	if t != nil {
 		k.drop(t)
@@ -214,7 +227,7 @@ func (n *Network) Connect(ctx context.Context, addr string) error {
 	case t.ctx.Err() != nil && n.ctx.Err() == nil:
 		return fmt.Errorf("%s was removed while it was dialled", info.ID)
 	case errors.Is(err, ErrForeign) && fresh:
-		n.forget(info.ID)
+		n.forget(info.ID, false)
 	case errors.Is(err, ErrForeign):
 		n.hangUp(info.ID)
 	case fresh:
@@ -223,15 +236,15 @@ func (n *Network) Connect(ctx context.Context, addr string) error {
 	return err
 }
 
-// Forget hangs up on a peer and does not redial it, and ends a [Network.Connect]
-// to it. It tells whether the peer was one to redial.
+// Forget hangs up on a peer and does not redial it, nor when it is found again, and
+// ends a [Network.Connect] to it. It tells whether the peer was one to redial.
 func (n *Network) Forget(id record.NodeID) bool {
 	p, err := peerID(id)
-	return err == nil && n.forget(p)
+	return err == nil && n.forget(p, true)
 }
 
-func (n *Network) forget(p peer.ID) bool {
-	kept := n.keepers.remove(p)
+func (n *Network) forget(p peer.ID, forGood bool) bool {
+	kept := n.keepers.remove(p, forGood)
 	n.host.ConnManager().Unprotect(p, "configured")
 	if err := n.host.Network().ClosePeer(p); err != nil {
 		n.log.Debug("closing a connection", "peer", p, "error", err)
@@ -355,8 +368,26 @@ func (n *Network) startMDNS() {
 // found hears of nodes that mDNS finds.
 type found struct{ n *Network }
 
-func (f found) HandlePeerFound(info peer.AddrInfo) {
-	if f.n.members.hasPeer(info.ID) {
-		f.n.keep(info, false)
+func (f found) HandlePeerFound(info peer.AddrInfo) { f.n.find(info) }
+
+func (n *Network) find(info peer.AddrInfo) {
+	if n.members.hasPeer(info.ID) {
+		n.keep(info, false)
+	}
+}
+
+// Find connects to a peer, given by multiaddrs that end in /p2p/ and its ID, for as
+// long as it can be reached. What is no address is passed over.
+func (n *Network) Find(addrs ...string) {
+	var found peer.AddrInfo
+	for _, a := range addrs {
+		info, err := parsePeer(a)
+		if err != nil || found.ID != "" && info.ID != found.ID {
+			continue
+		}
+		found.ID, found.Addrs = info.ID, append(found.Addrs, info.Addrs...)
+	}
+	if len(found.Addrs) > 0 {
+		n.find(found)
 	}
 }

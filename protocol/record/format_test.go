@@ -23,6 +23,7 @@ import (
 	"github.com/multiformats/go-multihash"
 
 	"village/protocol/agree"
+	"village/protocol/contact"
 	"village/protocol/dataset"
 	"village/protocol/learn"
 	"village/protocol/record"
@@ -289,6 +290,8 @@ func TestTheRecordsOfTheFormat(t *testing.T) {
 		tk := tasks[id]
 		var payload any
 		switch r.Kind {
+		case record.KindContact:
+			payload, err = contact.Of(r)
 		case record.KindManifest:
 			payload, err = dataset.ManifestOf(r)
 		case record.KindTask:
@@ -327,7 +330,7 @@ func TestTheRecordsOfTheFormat(t *testing.T) {
 		seen[r.Kind] = true
 	}
 	for _, kind := range []record.Kind{
-		record.KindManifest, record.KindTask, record.KindEnrolment, record.KindUpdate, record.KindEvaluation, record.KindLeave,
+		record.KindContact, record.KindManifest, record.KindTask, record.KindEnrolment, record.KindUpdate, record.KindEvaluation, record.KindLeave,
 		record.KindBeacon, record.KindProposal, record.KindPrevote, record.KindPrecommit, record.KindSeal,
 	} {
 		if !seen[kind] {
@@ -463,7 +466,7 @@ func TestTheFormatNamesEveryField(t *testing.T) {
 		}
 	}
 	for _, v := range []any{
-		dataset.Manifest{}, task.Task{}, task.Enrolment{}, task.Update{}, task.Evaluation{}, task.Leave{}, task.Beacon{},
+		contact.Contact{}, dataset.Manifest{}, task.Task{}, task.Enrolment{}, task.Update{}, task.Evaluation{}, task.Leave{}, task.Beacon{},
 		task.Proposal{}, task.Vote{}, task.Seal{}, task.RosterContent{}, task.RungContent{}, task.FinalContent{}, task.Inputs{},
 		learn.Errors{},
 	} {

@@ -25,6 +25,7 @@ type Kind string
 
 // The kinds of records, each with what its subject and its number are.
 const (
+	KindContact    Kind = "contact"    // subject: none; number: version, from 1
 	KindManifest   Kind = "manifest"   // subject: dataset name; number: version, from 1
 	KindTask       Kind = "task"       // subject: SHA-256 of the payload in hex; number: 0
 	KindEnrolment  Kind = "enrolment"  // subject: task CID; number: 0
@@ -221,9 +222,10 @@ func (k Kind) Keep() int {
 const Catalogue = "catalogue"
 
 // Group is the set that a record is exchanged in when nodes compare what they
-// hold: its task's CID, or [Catalogue] for manifests and tasks themselves.
+// hold: its task's CID, or [Catalogue] for contacts, manifests and tasks themselves.
 func (s Slot) Group() string {
-	if s.Kind == KindManifest || s.Kind == KindTask {
+	switch s.Kind {
+	case KindContact, KindManifest, KindTask:
 		return Catalogue
 	}
 	group, _, _ := strings.Cut(s.Subject, "/")

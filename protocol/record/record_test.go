@@ -347,11 +347,11 @@ func TestTrusted(t *testing.T) {
 
 func TestSlots(t *testing.T) {
 	for kind, keep := range map[Kind]int{
-		KindManifest: 1, KindTask: 1, KindEnrolment: 1, KindUpdate: 2, KindEvaluation: 1, KindLeave: 1, KindBeacon: 1,
+		KindContact: 1, KindManifest: 1, KindTask: 1, KindEnrolment: 1, KindUpdate: 2, KindEvaluation: 1, KindLeave: 1, KindBeacon: 1,
 		KindProposal: MaxBallots, KindPrevote: MaxBallots, KindPrecommit: MaxBallots, KindSeal: 1, "later": 1,
 	} {
 		group := "subject"
-		if kind == KindManifest || kind == KindTask {
+		if kind == KindContact || kind == KindManifest || kind == KindTask {
 			group = Catalogue
 		}
 		if s := (Slot{Kind: kind, Subject: "subject"}); s.Group() != group || kind.Keep() != keep {
