@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p"
 
 	"village/node/artifacts"
+	"village/node/contacts"
 	"village/node/datasets"
 	"village/node/exchange"
 	"village/node/home"
@@ -55,6 +56,7 @@ type Node struct {
 	network   *p2p.Network
 	exchange  *exchange.Exchange
 	artifacts *artifacts.Service
+	contacts  *contacts.Contacts
 	models    *models.Models
 	server    *server.Server
 	stop      context.CancelFunc
@@ -106,7 +108,10 @@ func New(h *home.Home, o Options) (*Node, error) {
 	for _, name := range damaged {
 		l.Fail(fmt.Errorf("the store is damaged, and peers will be asked for what is lost: %s", name))
 	}
-	book := records.New(records.Config{Key: h.Key, Federation: config.Federation, Store: n.store, Log: l})
+	book := records.New(records.Config{
+		Key: h.Key, Federation: config.Federation, Store: n.store, Log: l, Knows: h.Knows,
+		AuthorBytes: uint64(config.AuthorMiB) << 20, StrangersBytes: uint64(config.StrangersMiB) << 20,
+	})
 
 	// Nothing comes in before the book is open.
 	n.network, err = p2p.New(p2p.Config{
@@ -137,10 +142,15 @@ func New(h *home.Home, o Options) (*Node, error) {
 	n.server = server.New(server.Config{
 		Home: h, Store: n.store, Log: l, Network: n.network, Datasets: n.Datasets, Models: n.models, Tasks: n.Tasks,
 	})
-	book.Start(n.network, n.Tasks.Deliver)
+	n.contacts = contacts.New(h, book, n.network)
+	book.Start(n.network, func(r record.Record, content any) {
+		n.contacts.Deliver(r, content)
+		n.Tasks.Deliver(r, content)
+	})
 
 	n.Tasks.Resume()
 
+	n.healing.Go(func() { n.contacts.Live(ctx, listening) })
 	n.healing.Go(func() { n.models.Heal(ctx, n.Tasks.Sealed()) })
 	return n, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,7 @@ type index struct {
 	slotOf map[record.CID]record.Slot
 	groups map[string]*group
 	proofs map[record.CID]half
+	bytes  map[record.NodeID]uint64 // of the records in slots, by author
 }
 
 // half is one of the two records of a proof of equivocation. They are members of
@@ -50,6 +52,7 @@ type half struct {
 type held struct {
 	cid    record.CID
 	number uint64
+	bytes  int
 }
 
 type group struct {
@@ -66,6 +69,7 @@ func (x *index) add(slot record.Slot, h held) {
 		return cmp.Compare(b.number, a.number)
 	})
 	x.slotOf[h.cid] = slot
+	x.bytes[slot.Author] += uint64(h.bytes)
 	x.join(slot.Group(), h.cid)
 }
 
@@ -110,7 +114,15 @@ func (x *index) remove(c record.CID) {
 		return
 	}
 	delete(x.slotOf, c)
-	x.slots[slot] = slices.DeleteFunc(x.slots[slot], func(h held) bool { return h.cid == c })
+	x.slots[slot] = slices.DeleteFunc(x.slots[slot], func(h held) bool {
+		if h.cid == c {
+			x.bytes[slot.Author] -= uint64(h.bytes)
+		}
+		return h.cid == c
+	})
+	if x.bytes[slot.Author] == 0 {
+		delete(x.bytes, slot.Author)
+	}
 	if len(x.slots[slot]) == 0 {
 		delete(x.slots, slot)
 	}
@@ -154,6 +166,7 @@ func (s *Store) loadRecords() error {
 	s.index.slotOf = map[record.CID]record.Slot{}
 	s.index.groups = map[string]*group{}
 	s.index.proofs = map[record.CID]half{}
+	s.index.bytes = map[record.NodeID]uint64{}
 	var bad []op
 	err := s.scan([]byte{spaceRecord}, true, func(key, value []byte) error {
 		r, err := parseRecord(key, value)
@@ -162,7 +175,7 @@ func (s *Store) loadRecords() error {
 			s.markDamaged("record " + recordName(key))
 			return nil
 		}
-		s.index.add(r.Slot, held{r.CID, r.Number})
+		s.index.add(r.Slot, held{r.CID, r.Number, len(r.Bytes)})
 		return nil
 	})
 	if err != nil {
@@ -246,7 +259,7 @@ func (s *Store) PutRecord(r record.Record) (Outcome, error) {
 		return 0, err
 	}
 	s.index.Lock()
-	s.index.add(r.Slot, held{r.CID, r.Number})
+	s.index.add(r.Slot, held{r.CID, r.Number, len(r.Bytes)})
 	for _, h := range gone {
 		s.index.remove(h.cid)
 	}
@@ -471,6 +484,13 @@ func (s *Store) Slots(kind record.Kind, author record.NodeID) (n int) {
 		}
 	}
 	return n
+}
+
+// RecordBytes is how many bytes of records are held of each author, proofs aside.
+func (s *Store) RecordBytes() map[record.NodeID]uint64 {
+	s.index.RLock()
+	defer s.index.RUnlock()
+	return maps.Clone(s.index.bytes)
 }
 
 // Group returns the CIDs of all held records of a group, sorted by their bytes.

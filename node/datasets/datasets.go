@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"village/node/api"
+	"village/node/contacts"
 	"village/node/home"
 	"village/node/ingest"
 	"village/node/records"
@@ -185,7 +186,8 @@ func (d *Datasets) describe(r record.Record) (api.Dataset, error) {
 	return api.Dataset{CID: r.CID, PeerID: r.Author, Mine: r.Author == d.home.ID, Features: m.Features(), Manifest: m}, nil
 }
 
-// Names tells what nodes call themselves in their newest manifests.
+// Names tells what nodes call themselves: in their contact, else in their newest
+// manifest.
 func (d *Datasets) Names() map[record.NodeID]api.NamedNode {
 	names := map[record.NodeID]api.NamedNode{}
 	newest := map[record.NodeID]uint64{}
@@ -194,6 +196,9 @@ func (d *Datasets) Names() map[record.NodeID]api.NamedNode {
 			newest[is.PeerID] = is.Created
 			names[is.PeerID] = api.NamedNode{PeerID: is.PeerID, Nation: is.Nation, Name: is.Node}
 		}
+	}
+	for id, c := range contacts.All(d.book) {
+		names[id] = api.NamedNode{PeerID: id, Nation: c.Nation, Name: c.Name}
 	}
 	return names
 }

@@ -34,10 +34,14 @@ type Config struct {
 	// Members closes the federation to the nodes that it lists, and this one.
 	// Nil leaves it open; an empty list admits nobody else.
 	Members []record.NodeID `toml:"members"`
+	// AuthorMiB and StrangersMiB are the MiB of records that the node holds of each
+	// other author, and of all whom it does not know (see [Home.Knows]) together.
+	AuthorMiB    uint32 `toml:"author_mib"`
+	StrangersMiB uint32 `toml:"strangers_mib"`
 }
 
 // Default returns a config in which everything that has a default is set to it.
-func Default() Config { return Config{MDNS: true} }
+func Default() Config { return Config{MDNS: true, AuthorMiB: 256, StrangersMiB: 256} }
 
 // ParseConfig reads and checks config.toml.
 func ParseConfig(data []byte) (Config, error) {
@@ -109,6 +113,8 @@ func (c Config) encode() ([]byte, error) {
 		{"peers", c.Peers, len(c.Peers) > 0},
 		{"mdns", c.MDNS, !c.MDNS},
 		{"members", c.Members, c.Members != nil},
+		{"author_mib", c.AuthorMiB, c.AuthorMiB != Default().AuthorMiB},
+		{"strangers_mib", c.StrangersMiB, c.StrangersMiB != Default().StrangersMiB},
 	} {
 		if !f.write {
 			continue

@@ -251,6 +251,15 @@ func (h *Home) Members() []record.NodeID {
 	return append([]record.NodeID{h.ID}, c.Members...)
 }
 
+// Knows tells whether the config names a node, as a member or a peer, or is its own.
+func (h *Home) Knows(id record.NodeID) bool {
+	c := h.Config()
+	return id == h.ID || slices.Contains(c.Members, id) || slices.ContainsFunc(c.Peers, func(address string) bool {
+		of, err := PeerOf(address)
+		return err == nil && of == id
+	})
+}
+
 // Update changes the config and saves it. Only the holder of the lock may call
 // it. Change gets copies of the lists; where it fails nothing is changed.
 func (h *Home) Update(change func(*Config) error) error {

@@ -13,6 +13,7 @@ import (
 
 	"village/node/log"
 	"village/node/p2p"
+	"village/protocol/contact"
 	"village/protocol/dataset"
 	"village/protocol/member"
 	"village/protocol/record"
@@ -21,7 +22,7 @@ import (
 )
 
 // maxByAuthor is how many manifests, and how many tasks, of one author a node
-// holds, so that no member can fill the others' disks.
+// holds, however small they are: it keeps what they say in memory.
 const maxByAuthor = 1000
 
 var (
@@ -45,6 +46,12 @@ type Config struct {
 	Federation string
 	Store      *storage.Store
 	Log        *log.Log
+	// AuthorBytes is how much the node holds of one author's records, so that nobody
+	// can fill its disk, and StrangersBytes how much of all together whom it does not
+	// know: whom its operator has not named, and who is in no task that it is
+	// enrolled in.
+	AuthorBytes, StrangersBytes uint64
+	Knows                       func(record.NodeID) bool // whom the operator has named
 }
 
 // Book knows the tasks by which records are checked, and reads and writes all
@@ -59,6 +66,7 @@ type Book struct {
 	tasks   map[record.CID]task.Task
 	closed  map[record.CID]bool    // tasks whose final set is decided on
 	beacons map[record.Slot]uint64 // newest numbers
+	fellows map[record.NodeID]bool // of the tasks that the node is enrolled in
 }
 
 // New returns a book that knows the tasks in the store. [Book.Receive] waits
@@ -66,7 +74,7 @@ type Book struct {
 func New(c Config) *Book {
 	b := &Book{
 		Config: c, open: make(chan struct{}),
-		tasks: map[record.CID]task.Task{}, closed: map[record.CID]bool{}, beacons: map[record.Slot]uint64{},
+		tasks: map[record.CID]task.Task{}, closed: map[record.CID]bool{}, beacons: map[record.Slot]uint64{}, fellows: map[record.NodeID]bool{},
 	}
 	for _, r := range c.Store.Records(record.KindTask) {
 		t, err := task.TaskOf(r)
@@ -76,7 +84,29 @@ func New(c Config) *Book {
 		}
 		b.tasks[r.CID] = t
 	}
+	for _, r := range c.Store.Records(record.KindEnrolment) {
+		b.meet(r)
+	}
 	return b
+}
+
+// meet notes whom the node is enrolled in a task with.
+func (b *Book) meet(r record.Record) {
+	if r.Kind != record.KindEnrolment || r.Author != record.NodeIDOf(b.Key.Public().(ed25519.PublicKey)) {
+		return
+	}
+	id, _ := record.ParseCID(r.Subject) // which was checked
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, node := range b.tasks[id].Nodes {
+		b.fellows[node] = true
+	}
+}
+
+func (b *Book) knows(id record.NodeID) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.fellows[id] || b.Knows(id)
 }
 
 // Start lets records in and out. Deliver is called with each new record and its
@@ -127,11 +157,14 @@ func (b *Book) Receive(ctx context.Context, _ record.NodeID, r record.Record) p2
 		return p2p.Reject
 	}
 	if r.Kind == record.KindBeacon { // says something of this moment alone
+		if !b.isNewest(r) {
+			return p2p.Ignore
+		}
 		b.handOn(r, content)
 		return p2p.Accept
 	}
-	if b.tooMany(r) {
-		b.Log.Fail(fmt.Errorf("%s has published more than %d records of kind %q; further ones are ignored", r.Author, maxByAuthor, r.Kind))
+	if err := b.tooMuch(r); err != nil {
+		b.Log.Fail(err)
 		return p2p.Ignore
 	}
 	outcome, err := b.Store.PutRecord(r)
@@ -212,6 +245,8 @@ func (b *Book) Bytes(cids []record.CID) ([][]byte, error) {
 // one.
 func (b *Book) Decode(r record.Record) (any, error) {
 	switch r.Kind {
+	case record.KindContact:
+		return contact.Of(r)
 	case record.KindManifest:
 		return dataset.ManifestOf(r)
 	case record.KindTask:
@@ -249,18 +284,14 @@ func (b *Book) Decode(r record.Record) (any, error) {
 	}
 }
 
-// isStale says whether a record no longer says anything, and notes a new beacon:
-// a beacon before the newest one, or an update of a task that is closed.
+// isStale says whether a record no longer says anything: a beacon before the newest
+// one, or an update of a task that is closed.
 func (b *Book) isStale(r record.Record) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.mu.RLock()
+	defer b.mu.RUnlock()
 	switch r.Kind {
 	case record.KindBeacon:
-		stale := r.Number <= b.beacons[r.Slot]
-		if !stale {
-			b.beacons[r.Slot] = r.Number
-		}
-		return stale
+		return r.Number <= b.beacons[r.Slot]
 	case record.KindUpdate:
 		id, err := record.ParseCID(r.Group())
 		return err == nil && b.closed[id]
@@ -268,11 +299,40 @@ func (b *Book) isStale(r record.Record) bool {
 	return false
 }
 
-func (b *Book) tooMany(r record.Record) bool {
-	if r.Kind != record.KindManifest && r.Kind != record.KindTask || len(b.Store.Newest(r.Slot)) > 0 {
+// isNewest notes a beacon that was checked, if none after it has come. So what is
+// kept of beacons grows with the tasks and their nodes, and not with what is sent.
+func (b *Book) isNewest(r record.Record) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.Number <= b.beacons[r.Slot] {
 		return false
 	}
-	return b.Store.Slots(r.Kind, r.Author) >= maxByAuthor
+	b.beacons[r.Slot] = r.Number
+	return true
+}
+
+// tooMuch refuses what is more than a node holds of others.
+func (b *Book) tooMuch(r record.Record) error {
+	if (r.Kind == record.KindManifest || r.Kind == record.KindTask) && len(b.Store.Newest(r.Slot)) == 0 && b.Store.Slots(r.Kind, r.Author) >= maxByAuthor {
+		return fmt.Errorf("%s has published more than %d records of kind %q; further ones are ignored", r.Author, maxByAuthor, r.Kind)
+	}
+	held := b.Store.RecordBytes()
+	size := uint64(len(r.Bytes))
+	if held[r.Author]+size > b.AuthorBytes {
+		return fmt.Errorf("the records of %s have more than %d MiB, and further ones are ignored; author_mib in config.toml allows more", r.Author, b.AuthorBytes>>20)
+	}
+	if b.knows(r.Author) {
+		return nil
+	}
+	for author, bytes := range held {
+		if !b.knows(author) {
+			size += bytes
+		}
+	}
+	if size > b.StrangersBytes {
+		return fmt.Errorf("the records of strangers have more than %d MiB, and further ones are ignored; name those that you want with village member add or village peer add, or set strangers_mib in config.toml", b.StrangersBytes>>20)
+	}
+	return nil
 }
 
 // handOn gives a durable record to whoever it concerns.
@@ -283,5 +343,6 @@ func (b *Book) handOn(r record.Record, content any) {
 		b.mu.Unlock()
 		defer b.network.SyncSoon() // for what others have said of it
 	}
+	b.meet(r)
 	b.deliver(r, content)
 }

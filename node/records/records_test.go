@@ -30,6 +30,10 @@ func keyOf(name string) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(seed)
 }
 
+func idOf(name string) record.NodeID {
+	return record.NodeIDOf(keyOf(name).Public().(ed25519.PublicKey))
+}
+
 // desk is an open book, what it hands on, and its network.
 type desk struct {
 	*Book
@@ -49,7 +53,7 @@ func newDesk(t *testing.T) *desk {
 		}
 	})
 	d := &desk{}
-	d.Book = New(Config{Key: keyOf("self"), Federation: "test", Store: store, Log: log.New(slog.New(slog.DiscardHandler))})
+	d.Book = New(Config{Key: keyOf("self"), Federation: "test", Store: store, Log: log.New(slog.New(slog.DiscardHandler)), Knows: func(id record.NodeID) bool { return id == idOf("friend") }, AuthorBytes: 1 << 20, StrangersBytes: 3 << 19})
 	d.Start(&d.wire, func(_ record.Record, content any) { d.handed = append(d.handed, content) })
 	return d
 }
@@ -124,8 +128,8 @@ func TestReceive(t *testing.T) {
 		return signed(t, "peer", record.KindBeacon, proposed.CID.String(), number, task.Beacon{Task: proposed.CID, Round: 1})
 	}
 	d.receive(t, beacon(5), p2p.Ignore)
-	if d.syncs != 1 {
-		t.Errorf("%d syncs after a record of an unknown task", d.syncs)
+	if d.syncs != 1 || len(d.beacons) != 0 {
+		t.Errorf("%d syncs after a record of an unknown task, %d beacons are remembered", d.syncs, len(d.beacons))
 	}
 	d.receive(t, proposed, p2p.Accept)
 	if known, ok := d.Task(proposed.CID); !ok || known.Name != "a task" || d.syncs != 2 {
@@ -172,6 +176,66 @@ func TestOneAuthorCannotFillTheDisk(t *testing.T) {
 	d.receive(t, signed(t, "peer", record.KindManifest, m.Name, 2, m), p2p.Accept)
 	m.Name = "one more"
 	d.receive(t, signed(t, "another", record.KindManifest, m.Name, 1, m), p2p.Accept)
+}
+
+// TestQuotas: of one author so many bytes are held, of all strangers together so
+// many, and whom the operator has named, or has enrolled in a task with, has a quota
+// of its own.
+func TestQuotas(t *testing.T) {
+	d := newDesk(t)
+	m := manifest(t, "rows")
+	size := uint64(len(signed(t, "peer", record.KindManifest, "rows 99", 1, m).Bytes))
+	d.AuthorBytes, d.StrangersBytes = 10*size+size/2, 15*size+size/2
+	sent := 0
+	send := func(author string, want p2p.Verdict) {
+		t.Helper()
+		sent++
+		m.Name = fmt.Sprint("rows ", sent)
+		d.receive(t, signed(t, author, record.KindManifest, m.Name, 1, m), want)
+	}
+	for range 10 {
+		send("peer", p2p.Accept)
+	}
+	send("peer", p2p.Ignore)
+	if last := d.Log.Last(); !strings.Contains(last, "author_mib") {
+		t.Errorf("the log says %q", last)
+	}
+	for range 5 {
+		send("another", p2p.Accept)
+	}
+	send("another", p2p.Ignore)
+	send("a third", p2p.Ignore)
+	if last := d.Log.Last(); !strings.Contains(last, "village member add") {
+		t.Errorf("the log says %q", last)
+	}
+	send("friend", p2p.Accept)
+
+	tk := task.New("a task", dataset.Encoding{
+		Target: "y", Classes: []string{"no", "yes"}, Positive: "yes",
+		Features: []dataset.FeatureSpec{{Name: "x", Kind: dataset.Numeric}},
+	}, []record.NodeID{idOf("a third"), idOf("self")})
+	tk.Created = 1
+	subject, err := tk.Subject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proposed := signed(t, "friend", record.KindTask, subject, 0, tk)
+	d.receive(t, proposed, p2p.Accept)
+	send("a third", p2p.Ignore)
+	r, content, err := d.Sign(record.KindEnrolment, proposed.CID.String(), 0, task.Enrolment{
+		Task: proposed.CID, Manifest: proposed.CID, Nation: "HUN", Node: "self", Moments: dataset.Moments{Count: 2, Mean: []float64{0}, M2: []float64{1}},
+	})
+	if err == nil {
+		err = d.Announce(r, content)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	send("a third", p2p.Accept)
+	again := New(d.Config) // after a restart
+	if !again.knows(idOf("a third")) || again.knows(idOf("another")) {
+		t.Error("a restart changes who is known")
+	}
 }
 
 // TestOwnRecords: what peers would refuse is not signed; what is announced is

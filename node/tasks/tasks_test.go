@@ -43,7 +43,7 @@ func alone(t *testing.T) *Tasks {
 		t.Fatal(err)
 	}
 	l := log.New(slog.New(slog.DiscardHandler))
-	book := records.New(records.Config{Key: h.Key, Federation: "test", Store: store, Log: l})
+	book := records.New(records.Config{Key: h.Key, Federation: "test", Store: store, Log: l, Knows: h.Knows, AuthorBytes: 1 << 30, StrangersBytes: 1 << 30})
 	ctx, stop := context.WithCancel(context.Background())
 	tasks := New(ctx, Config{Home: h, Store: store, Log: l, Book: book, Datasets: datasets.New(h, book), Models: models.New(store, nil, l)})
 	book.Start(silence{}, tasks.Deliver)
