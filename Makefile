@@ -56,7 +56,7 @@ fuzz: ## every fuzz test for FUZZTIME (10s)
 	done
 
 bench: ## every benchmark
-	go test -run '^$$' -bench . -benchmem ./protocol/... ./storage/... ./sim/... ./node/exchange
+	go test -run '^$$' -bench . -benchmem ./protocol/... ./storage/... ./sim/... ./node/exchange ./node/datasets
 
 clean: ## remove what make build has made
 	rm -rf bin

@@ -152,6 +152,7 @@ func New(h *home.Home, o Options) (*Node, error) {
 
 	n.healing.Go(func() { n.contacts.Live(ctx, listening) })
 	n.healing.Go(func() { n.models.Heal(ctx, n.Tasks.Sealed()) })
+	n.healing.Go(func() { n.Datasets.Names() }) // the first time takes long
 	return n, nil
 }
 

@@ -142,6 +142,23 @@ func (x *index) part(name string, c record.CID) {
 	}
 }
 
+// ofKind names the records of a kind, of certain authors alone where any are named.
+func (x *index) ofKind(kind record.Kind, authors []record.NodeID) (cids []record.CID) {
+	of := make(map[record.NodeID]bool, len(authors))
+	for _, id := range authors {
+		of[id] = true
+	}
+	for slot, in := range x.slots {
+		if slot.Kind != kind || len(of) > 0 && !of[slot.Author] {
+			continue
+		}
+		for _, h := range in {
+			cids = append(cids, h.cid)
+		}
+	}
+	return cids
+}
+
 func recordKey(c record.CID) []byte { return append([]byte{spaceRecord}, c.Bytes()...) }
 
 // evidenceKey names the proof against a slot. One proof per slot is enough, and
@@ -449,19 +466,10 @@ func (x *index) has(c record.CID) bool {
 	return held || half
 }
 
-// Records returns all records of a kind, ordered by subject, author and number.
-func (s *Store) Records(kind record.Kind) []record.Record {
-	records := s.pick(func() []record.CID {
-		var cids []record.CID
-		for slot, in := range s.index.slots {
-			if slot.Kind == kind {
-				for _, h := range in {
-					cids = append(cids, h.cid)
-				}
-			}
-		}
-		return cids
-	})
+// Records returns the records of a kind, of certain authors alone where any are
+// named, ordered by subject, author and number.
+func (s *Store) Records(kind record.Kind, of ...record.NodeID) []record.Record {
+	records := s.pick(func() []record.CID { return s.index.ofKind(kind, of) })
 	slices.SortFunc(records, func(a, b record.Record) int {
 		if c := strings.Compare(a.Subject, b.Subject); c != 0 {
 			return c
@@ -472,6 +480,13 @@ func (s *Store) Records(kind record.Kind) []record.Record {
 		return cmp.Compare(a.Number, b.Number)
 	})
 	return records
+}
+
+// CIDs names all records of a kind, in no order. Nothing is read for it.
+func (s *Store) CIDs(kind record.Kind) []record.CID {
+	s.index.RLock()
+	defer s.index.RUnlock()
+	return s.index.ofKind(kind, nil)
 }
 
 // Slots is how many slots of a kind hold records of an author.

@@ -3,6 +3,7 @@
 package datasets
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -28,6 +29,9 @@ type Datasets struct {
 	home   *home.Home
 	book   *records.Book
 	adding sync.Mutex // keeps two versions of one dataset from being numbered alike
+
+	naming sync.Mutex
+	signed map[record.CID]signature
 }
 
 // New returns the datasets of a node.
@@ -157,10 +161,10 @@ func (d *Datasets) Manifest(cid record.CID) (dataset.Manifest, error) {
 	return dataset.ManifestOf(r)
 }
 
-// List is the manifests in the store.
-func (d *Datasets) List() []api.Dataset {
+// List is the manifests in the store, of certain nodes alone where any are named.
+func (d *Datasets) List(of ...record.NodeID) []api.Dataset {
 	list := []api.Dataset{}
-	for _, r := range d.book.Store.Records(record.KindManifest) {
+	for _, r := range d.book.Store.Records(record.KindManifest, of...) {
 		if is, err := d.describe(r); err == nil {
 			list = append(list, is)
 		}
@@ -189,13 +193,30 @@ func (d *Datasets) describe(r record.Record) (api.Dataset, error) {
 // Names tells what nodes call themselves: in their contact, else in their newest
 // manifest.
 func (d *Datasets) Names() map[record.NodeID]api.NamedNode {
-	names := map[record.NodeID]api.NamedNode{}
-	newest := map[record.NodeID]uint64{}
-	for _, is := range d.List() {
-		if is.Created >= newest[is.PeerID] {
-			newest[is.PeerID] = is.Created
-			names[is.PeerID] = api.NamedNode{PeerID: is.PeerID, Nation: is.Nation, Name: is.Node}
+	d.naming.Lock()
+	defer d.naming.Unlock()
+	held := d.book.Store.CIDs(record.KindManifest)
+	signed := make(map[record.CID]signature, len(held))
+	for _, cid := range held {
+		by, known := d.signed[cid]
+		if !known {
+			if by, known = d.signature(cid); !known {
+				continue
+			}
 		}
+		signed[cid] = by
+	}
+	d.signed = signed // without those that are no longer held
+
+	newest := map[record.NodeID]signature{}
+	for _, by := range signed {
+		if before, ok := newest[by.PeerID]; !ok || by.newer(before) {
+			newest[by.PeerID] = by
+		}
+	}
+	names := make(map[record.NodeID]api.NamedNode, len(newest))
+	for id, by := range newest {
+		names[id] = by.NamedNode
 	}
 	for id, c := range contacts.All(d.book) {
 		names[id] = api.NamedNode{PeerID: id, Nation: c.Nation, Name: c.Name}
@@ -203,29 +224,53 @@ func (d *Datasets) Names() map[record.NodeID]api.NamedNode {
 	return names
 }
 
-// Newest finds the newest dataset of a node that has a target and columns.
-func (d *Datasets) Newest(id record.NodeID, target string, columns []string) (dataset.Manifest, error) {
-	var newest *dataset.Manifest
-	var lack error
-	for _, is := range d.List() {
-		if is.PeerID != id {
-			continue
-		}
+// signature is who has published a manifest, and when: what is kept of each in
+// memory, because to decode a thousand takes a second.
+type signature struct {
+	api.NamedNode
+	created uint64
+}
+
+// newer orders the signatures of one node; of two of one second it always prefers
+// the same.
+func (a signature) newer(b signature) bool {
+	return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.Name, b.Name)) > 0
+}
+
+func (d *Datasets) signature(cid record.CID) (by signature, ok bool) {
+	r, err := d.book.Store.Record(cid)
+	if err != nil {
+		return by, false
+	}
+	m, err := dataset.ManifestOf(r)
+	return signature{api.NamedNode{PeerID: r.Author, Nation: m.Nation, Name: m.Node}, m.Created}, err == nil
+}
+
+// Newest finds of each of the nodes the newest dataset that has a target and columns.
+func (d *Datasets) Newest(nodes []record.NodeID, target string, columns []string) ([]dataset.Manifest, error) {
+	newest, lack := map[record.NodeID]dataset.Manifest{}, map[record.NodeID]error{}
+	for _, is := range d.List(nodes...) {
 		if err := is.Lacks(target, columns); err != nil {
-			if lack == nil || is.Target == target {
-				lack = err
+			if lack[is.PeerID] == nil || is.Target == target {
+				lack[is.PeerID] = err
 			}
-		} else if newest == nil || is.Created >= newest.Created {
-			newest = &is.Manifest
+		} else if before, ok := newest[is.PeerID]; !ok || is.Created >= before.Created {
+			newest[is.PeerID] = is.Manifest
 		}
 	}
-	switch {
-	case newest != nil:
-		return *newest, nil
-	case lack != nil:
-		return dataset.Manifest{}, lack
+	var manifests []dataset.Manifest
+	for _, id := range nodes {
+		m, ok := newest[id]
+		switch {
+		case ok:
+			manifests = append(manifests, m)
+		case lack[id] != nil:
+			return nil, lack[id]
+		default:
+			return nil, fmt.Errorf("no dataset of node %s is known here; it may not have added one, or this node has not been connected to it", id)
+		}
 	}
-	return dataset.Manifest{}, fmt.Errorf("no dataset of node %s is known here; it may not have added one, or this node has not been connected to it", id)
+	return manifests, nil
 }
 
 // Choose checks the dataset that was named for a task, or finds the only own one
@@ -233,8 +278,8 @@ func (d *Datasets) Newest(id record.NodeID, target string, columns []string) (da
 func (d *Datasets) Choose(t task.Task, j api.Join) (record.CID, error) {
 	var fit []api.Dataset
 	var lack error
-	for _, is := range d.List() {
-		if !is.Mine || j.Dataset.Defined() && is.CID != j.Dataset {
+	for _, is := range d.List(d.home.ID) {
+		if j.Dataset.Defined() && is.CID != j.Dataset {
 			continue
 		}
 		if err := is.Fits(t.Encoding); err != nil {

@@ -29,7 +29,7 @@ func (s *Server) status() any {
 	answer := api.Status{
 		Schema: "village.status/v1", PeerID: s.Home.ID, Nation: c.Nation, Name: c.Name, Federation: c.Federation,
 		Closed: c.Members != nil, Members: len(s.Home.Members()),
-		Datasets: len(s.Store.Records(record.KindManifest)), Tasks: []api.TaskSummary{},
+		Datasets: len(s.Store.CIDs(record.KindManifest)), Tasks: []api.TaskSummary{},
 		StoreBytes: s.Store.Bytes(), FreeBytes: s.Store.FreeBytes(), ResidentBytes: resident(),
 		BytesSent: traffic.BytesSent, BytesReceived: traffic.BytesReceived,
 		MessagesDropped: traffic.Dropped, MessagesRefused: traffic.Refused, Lost: s.Models.Lost(),

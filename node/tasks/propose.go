@@ -56,13 +56,9 @@ func (t *Tasks) draft(p api.Propose) (task.Task, error) {
 		columns = append(columns, p.Sensitive)
 	}
 	nodes := distinct(p.Nodes)
-	var manifests []dataset.Manifest
-	for _, id := range nodes {
-		m, err := t.Datasets.Newest(id, p.Target, columns)
-		if err != nil {
-			return task.Task{}, api.Fail(api.CodeFailed, next, "%v", err)
-		}
-		manifests = append(manifests, m)
+	manifests, err := t.Datasets.Newest(nodes, p.Target, columns)
+	if err != nil {
+		return task.Task{}, api.Fail(api.CodeFailed, next, "%v", err)
 	}
 	encoding, err := dataset.NewEncoding(p.Target, p.Features, p.Sensitive, manifests)
 	if err != nil {
