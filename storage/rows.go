@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 
@@ -47,19 +48,27 @@ func chunkKey(dataset []byte, h rowsHeader, i uint32) []byte {
 
 // PutRows stores the rows of a dataset, which stay at home: nothing that serves
 // peers can see them. They are durable when it returns, and take the place of
-// rows put before; a crash leaves those or these.
-func (s *Store) PutRows(dataset record.CID, rows []byte) error {
+// rows put before; a crash leaves those or these. They may come in pieces.
+func (s *Store) PutRows(dataset record.CID, rows ...[]byte) error {
 	name := dataset.Bytes()
 	if !dataset.Defined() || len(name) > maxName {
 		return errors.New("rows need the CID of their dataset")
 	}
 	s.rowing.Lock()
 	defer s.rowing.Unlock()
-	h := rowsHeader{uint64(len(rows)), sha256.Sum256(rows)}
+	var h rowsHeader
+	hash := sha256.New()
+	var chunks [][]byte
+	for _, piece := range rows {
+		h.size += uint64(len(piece))
+		hash.Write(piece)
+		chunks = slices.AppendSeq(chunks, slices.Chunk(piece, maxValue))
+	}
+	hash.Sum(h.hash[:0])
 	var ops []op
-	for i := 0; i*maxValue < len(rows); i++ {
+	for i, chunk := range chunks {
 		key := chunkKey(name, h, uint32(i))
-		sealed := seal(key, rows[i*maxValue:min((i+1)*maxValue, len(rows))])
+		sealed := seal(key, chunk)
 		if stored, err := s.get(key); err == nil && bytes.Equal(stored, sealed) {
 			continue // of an earlier or an interrupted PutRows
 		}

@@ -33,7 +33,8 @@ func newDatasetAdd(a *app) *cobra.Command {
 The file is CSV in UTF-8 (else it is read as Latin-1, and a hint says so), gzipped
 or not, or Parquet of flat columns. Its first bytes tell which, not its name.
 Empty cells, nulls, and in CSV ?, NA, N/A, NaN and null, are missing values; NA is
-one no longer where --levels names it, or beside the codes of other countries.`, Args: need("a FILE"),
+one no longer where --levels names it, or beside the codes of other countries.
+Reading ends with an error at 2 GiB, whatever a small file unpacks to.`, Args: need("a FILE"),
 	}
 	cmd.RunE = asking(a, func(cmd *cobra.Command, args []string) (_ api.AddDataset, err error) {
 		if q.Path, err = readable(args[0]); err != nil {

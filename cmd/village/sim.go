@@ -184,8 +184,8 @@ func open(data string, columns []string) (dataset.Table, scenario.Defaults, erro
 		t, set, err := sets.Open(data)
 		return t, scenario.Defaults(set.Defaults), err
 	}
-	t, _, err := ingest.File(data, ingest.Options{Columns: columns})
-	return t, scenario.Defaults{}, err
+	packed, _, err := ingest.File(data, ingest.Options{Columns: columns})
+	return packed.Table(), scenario.Defaults{}, err
 }
 
 func completeScenarios(*cobra.Command, []string, string) (all []cobra.Completion, _ cobra.ShellCompDirective) {

@@ -127,6 +127,12 @@ type AddDataset struct {
 	Options dataset.Options `json:"options"`
 }
 
+// Progress tells how far a daemon is with what it was asked for.
+type Progress struct {
+	Doing string  `json:"doing"`
+	Share float64 `json:"share"` // of it that is done, 0 to 1
+}
+
 // AddedDataset is the answer of village dataset add. Dropped and LeftOut are
 // exact and for the owner alone.
 type AddedDataset struct {

@@ -4,12 +4,13 @@ package datasets
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -28,7 +29,7 @@ import (
 type Datasets struct {
 	home   *home.Home
 	book   *records.Book
-	adding sync.Mutex // keeps two versions of one dataset from being numbered alike
+	adding sync.Mutex // one at a time: two would take twice the memory, and number two versions alike
 
 	naming sync.Mutex
 	signed map[record.CID]signature
@@ -37,52 +38,76 @@ type Datasets struct {
 // New returns the datasets of a node.
 func New(h *home.Home, b *records.Book) *Datasets { return &Datasets{home: h, book: b} }
 
-// AddFile cleans a file's rows and adds them.
-func (d *Datasets) AddFile(a api.AddDataset) (api.AddedDataset, error) {
+// AddFile cleans a file's rows and adds them, telling now and then how far it is. It
+// stops when ctx ends, without a trace.
+func (d *Datasets) AddFile(ctx context.Context, a api.AddDataset, tell func(api.Progress)) (api.AddedDataset, error) {
 	if !filepath.IsAbs(a.Path) {
 		return api.AddedDataset{}, api.Fail(api.CodeUsage, "village dataset add FILE", "the path %q is not absolute", a.Path)
 	}
-	table, hints, err := ingest.File(a.Path, ingest.Options{Columns: a.Columns, Levels: a.Options.Levels})
+	d.adding.Lock()
+	defer d.adding.Unlock()
+	// Else the garbage of a large table would take as much as the table.
+	defer debug.SetGCPercent(debug.SetGCPercent(25))
+	table, hints, err := ingest.File(a.Path, ingest.Options{
+		Columns: a.Columns, Levels: a.Options.Levels,
+		Tell: func(read, size int64) error {
+			tell(api.Progress{Doing: "reading", Share: float64(read) / float64(max(1, size))})
+			return ctx.Err()
+		},
+	})
 	if err != nil {
 		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "%v", err)
 	}
-	cleaned, err := dataset.Clean(table, a.Options)
+	cleaned, err := dataset.CleanPacked(table, a.Options, func(done, all int) error {
+		tell(api.Progress{Doing: "cleaning", Share: float64(done) / float64(max(1, all))})
+		return ctx.Err()
+	})
 	if err != nil {
 		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "%s: %v", filepath.Base(a.Path), err)
 	}
 	cleaned.Hints = append(hints, cleaned.Hints...)
-	return d.Add(cleaned)
+	return d.add(cleaned)
 }
 
-// Add keeps cleaned rows at home and publishes their manifest.
+// Add keeps cleaned rows at home, of which it takes the cells, and publishes their
+// manifest.
 func (d *Datasets) Add(cleaned dataset.Cleaned) (api.AddedDataset, error) {
-	rows := encodeRows(cleaned.Table)
+	d.adding.Lock()
+	defer d.adding.Unlock()
+	return d.add(cleaned)
+}
+
+func (d *Datasets) add(cleaned dataset.Cleaned) (api.AddedDataset, error) {
+	slot := record.Slot{Kind: record.KindManifest, Subject: cleaned.Manifest.Name, Author: d.home.ID}
+	version := uint64(1)
+	var drift []dataset.ColumnDrift
+	if held := d.book.Store.Newest(slot); len(held) > 0 {
+		version = held[0].Number + 1
+		if before, err := d.Manifest(held[0].CID); err == nil {
+			drift = dataset.Drift(before, cleaned.Rows)
+		}
+	}
+	kept := cleaned.Rows.Rows()
+	rows := encodeRows(cleaned.Rows)
 	config, store := d.home.Config(), d.book.Store
 	manifest := cleaned.Manifest
 	manifest.Nation, manifest.Node = config.Nation, config.Name
 	manifest.Created = uint64(time.Now().Unix())
 	salt := make([]byte, 32)
 	rand.Read(salt)
-	commitment := sha256.Sum256(append(slices.Clone(salt), rows...))
-	manifest.Commitment = commitment[:]
-
-	d.adding.Lock()
-	defer d.adding.Unlock()
-	slot := record.Slot{Kind: record.KindManifest, Subject: manifest.Name, Author: d.home.ID}
-	version := uint64(1)
-	var drift []dataset.ColumnDrift
-	if held := store.Newest(slot); len(held) > 0 {
-		version = held[0].Number + 1
-		if before, err := d.Manifest(held[0].CID); err == nil {
-			drift = dataset.Drift(before, cleaned.Table)
-		}
+	commitment := sha256.New()
+	commitment.Write(salt)
+	for _, piece := range rows {
+		commitment.Write(piece)
 	}
+	manifest.Commitment = commitment.Sum(nil)
+
 	r, content, err := d.book.Sign(record.KindManifest, manifest.Name, version, manifest)
 	if err != nil {
 		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "peers would refuse this dataset: %v", err)
 	}
 	// Rows and salt first: a manifest that stands has its rows behind it.
-	if err := store.PutRows(r.CID, rows); err != nil {
+	if err := store.PutRows(r.CID, rows...); err != nil {
 		return api.AddedDataset{}, fmt.Errorf("cannot keep the rows: %w", err)
 	}
 	if err := store.PutPrivate("salt/"+r.CID.String(), salt); err != nil {
@@ -97,7 +122,7 @@ func (d *Datasets) Add(cleaned dataset.Cleaned) (api.AddedDataset, error) {
 	}
 	return api.AddedDataset{
 		Schema: "village.dataset.add/v1", CID: r.CID, Name: manifest.Name,
-		Read: cleaned.Read, Rows: uint64(len(cleaned.Table.Rows)), Dropped: cleaned.Dropped, LeftOut: cleaned.LeftOut,
+		Read: cleaned.Read, Rows: uint64(kept), Dropped: cleaned.Dropped, LeftOut: cleaned.LeftOut,
 		Hints: append([]string{}, cleaned.Hints...), // never null
 		Drift: drift,
 	}, nil

@@ -14,29 +14,41 @@ import (
 // earlier versions kept the rows as CSV.
 const rowsForm = "\xffrows\x01"
 
+// pieceBytes is about how large a piece of encoded rows is.
+const pieceBytes = 1 << 20
+
 var errRows = errors.New("the rows at home are damaged")
 
 // encodeRows writes the numbers of columns and rows, then column after column:
 // its name and its cells. A cell is 0 and a text that is new in its column, or
 // the number of an earlier text, counted from 1. A text is its length and its
-// bytes; numbers are uvarints.
-func encodeRows(t dataset.Table) []byte {
+// bytes; numbers are uvarints. All of it together is in pieces, and the cells of t are
+// taken, so that nothing of a large table need be there twice.
+func encodeRows(t dataset.Packed) (pieces [][]byte) {
 	b := binary.AppendUvarint([]byte(rowsForm), uint64(len(t.Columns)))
-	b = binary.AppendUvarint(b, uint64(len(t.Rows)))
+	rows := t.Rows()
+	b = binary.AppendUvarint(b, uint64(rows))
 	text := func(s string) { b = append(binary.AppendUvarint(b, uint64(len(s))), s...) }
+	numbers := map[string]uint64{} // of the texts of a column
 	for j, name := range t.Columns {
 		text(name)
-		numbers := map[string]uint64{}
-		for _, row := range t.Rows {
-			number := numbers[row[j]]
+		clear(numbers)
+		next := t.Cells[j].Read()
+		t.Cells[j] = nil
+		for range rows {
+			if len(b) > pieceBytes-binary.MaxVarintLen64 {
+				pieces, b = append(pieces, b), make([]byte, 0, pieceBytes)
+			}
+			cell := next()
+			number := numbers[cell]
 			b = binary.AppendUvarint(b, number)
 			if number == 0 {
-				numbers[row[j]] = uint64(len(numbers) + 1)
-				text(row[j])
+				numbers[cell] = uint64(len(numbers) + 1)
+				text(cell)
 			}
 		}
 	}
-	return b
+	return append(pieces, b)
 }
 
 // DecodeRows reads rows at home as they are stored.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,7 +32,7 @@ var tables = map[string]dataset.Table{
 
 func TestRowsComeBackAsTheyWere(t *testing.T) {
 	for name, want := range tables {
-		got, err := DecodeRows(encodeRows(want))
+		got, err := DecodeRows(slices.Concat(encodeRows(dataset.Pack(want))...))
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v, %q, want %q", name, err, got, want)
 		}
@@ -59,7 +60,7 @@ func TestRowsOfEarlierVersions(t *testing.T) {
 }
 
 func TestDamagedRows(t *testing.T) {
-	whole := string(encodeRows(tables["all kinds of cells"]))
+	whole := string(slices.Concat(encodeRows(dataset.Pack(tables["all kinds of cells"]))...))
 	damaged := []string{"", "a,b\n1\n", whole + "x",
 		rowsForm + "\xff\xff\xff\xff\x7f\x01", rowsForm + "\x01\xff\xff\xff\xff\x7f", rowsForm + "\x00\x05",
 		rowsForm + "\x01\x01\x01x\x07", rowsForm + "\x01\x01\x01x\x00\x7f" + strings.Repeat("x", 9)}
@@ -94,7 +95,7 @@ func benchTable() dataset.Table {
 
 func BenchmarkDecodeRows(b *testing.B) {
 	table := benchTable()
-	for name, rows := range map[string][]byte{"columns": encodeRows(table), "CSV": asCSV(b, table)} {
+	for name, rows := range map[string][]byte{"columns": slices.Concat(encodeRows(dataset.Pack(table))...), "CSV": asCSV(b, table)} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(rows)))

@@ -85,7 +85,7 @@ func pool(all []*hospital, shown api.ShownTask, federated task.Model) (pooled, e
 func (h *hospital) divide(e dataset.Encoding) (train, test dataset.Table, err error) {
 	cleaned, err := dataset.Clean(h.rows, options)
 	if err == nil {
-		train, test, err = e.Divide(cleaned.Table, split, 0) // the split column decides, not a seed
+		train, test, err = e.Divide(cleaned.Table(), split, 0) // the split column decides, not a seed
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", h.name, err)

@@ -28,20 +28,20 @@ const (
 // spaces of cells are cut off; empty cells and ?, NA, N/A, NaN and null become
 // "", but for an NA that is Namibia. An error names the line where the file is
 // not so.
-func CSV(r io.Reader, o Options) (dataset.Table, []string, error) {
+func CSV(r io.Reader, o Options) (dataset.Packed, []string, error) {
 	return readCSV(r, o, &meter{MaxTable})
 }
 
-func readCSV(r io.Reader, o Options, space *meter) (dataset.Table, []string, error) {
+func readCSV(r io.Reader, o Options, space *meter) (dataset.Packed, []string, error) {
 	limit := &limitReader{r: r, left: MaxRow + window, total: space.left}
 	buffered := bufio.NewReaderSize(limit, window)
 	first, err := buffered.Peek(window)
 	if err != nil && err != io.EOF {
-		return dataset.Table{}, nil, err
+		return dataset.Packed{}, nil, err
 	}
 	for _, mark := range []string{"\xff\xfe", "\xfe\xff", "\x00\x00\xfe\xff"} {
 		if bytes.HasPrefix(first, []byte(mark)) {
-			return dataset.Table{}, nil, errors.New("the text is UTF-16 or UTF-32; save the file as UTF-8")
+			return dataset.Packed{}, nil, errors.New("the text is UTF-16 or UTF-32; save the file as UTF-8")
 		}
 	}
 	mark := []byte("\xef\xbb\xbf")
@@ -49,94 +49,73 @@ func readCSV(r io.Reader, o Options, space *meter) (dataset.Table, []string, err
 	if marked {
 		first = first[len(mark):]
 		if _, err := buffered.Discard(len(mark)); err != nil {
-			return dataset.Table{}, nil, err
+			return dataset.Packed{}, nil, err
 		}
 	}
 	rows := &rowReader{limit: limit, csv: csv.NewReader(buffered)}
 	rows.csv.Comma = delimiter(first, len(o.Columns))
 	rows.csv.FieldsPerRecord = -1 // rows are compared with the names here
+	rows.csv.ReuseRecord = true
 
-	t := dataset.Table{Columns: o.Columns}
-	if len(o.Columns) == 0 {
-		if t.Columns, err = rows.next(); err == io.EOF {
-			return dataset.Table{}, nil, errors.New("the file is empty")
+	names := o.Columns
+	if len(names) == 0 {
+		if names, err = rows.next(); err == io.EOF {
+			return dataset.Packed{}, nil, errors.New("the file is empty")
 		} else if err != nil {
-			return dataset.Table{}, nil, err
+			return dataset.Packed{}, nil, err
 		}
+		names = slices.Clone(names)
 	}
-	if err := checkNames(t.Columns); err != nil {
-		return dataset.Table{}, nil, err
+	if err := checkNames(names); err != nil {
+		return dataset.Packed{}, nil, err
 	}
+	t, cells := dataset.NewPacked(names), newCells(names, o.Levels)
 	for {
 		row, err := rows.next()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return dataset.Table{}, nil, err
+			return dataset.Packed{}, nil, err
 		}
 		if len(row) != len(t.Columns) {
-			return dataset.Table{}, nil, fmt.Errorf("line %d: the row has %d cells, but there are %d columns", rows.line, len(row), len(t.Columns))
+			return dataset.Packed{}, nil, fmt.Errorf("line %d: the row has %d cells, but there are %d columns", rows.line, len(row), len(t.Columns))
 		}
 		if err := space.spend(rowBytes(row)); err != nil {
-			return dataset.Table{}, nil, fmt.Errorf("line %d: %w", rows.line, err)
+			return dataset.Packed{}, nil, fmt.Errorf("line %d: %w", rows.line, err)
 		}
-		t.Rows = append(t.Rows, row)
+		for i, cell := range row {
+			t.Cells[i].Append(cells.read(i, cell))
+		}
 	}
-	if len(t.Rows) == 0 {
-		return dataset.Table{}, nil, errors.New("the file has no rows below its header; name the columns with --columns if it has no header")
+	if t.Rows() == 0 {
+		return dataset.Packed{}, nil, errors.New("the file has no rows below its header; name the columns with --columns if it has no header")
 	}
 
 	var hints []string
 	if rows.foreign > 0 {
 		if marked {
-			return dataset.Table{}, nil, fmt.Errorf("line %d: the text is not UTF-8, although the file's first bytes say so; save the file as UTF-8", rows.foreign)
+			return dataset.Packed{}, nil, fmt.Errorf("line %d: the text is not UTF-8, although the file's first bytes say so; save the file as UTF-8", rows.foreign)
 		}
 		hints = append(hints, fmt.Sprintf("the file was read as Latin-1, because line %d is not UTF-8; if names or levels look wrong, save it as UTF-8", rows.foreign))
 		if len(o.Columns) == 0 {
 			decode(t.Columns)
 			if err := checkNames(t.Columns); err != nil {
-				return dataset.Table{}, nil, err
+				return dataset.Packed{}, nil, err
 			}
 		}
-		for _, row := range t.Rows {
-			decode(row)
+		for i, c := range t.Cells {
+			t.Cells[i] = c.Map(func(cell string) string { return cells.read(i, strings.TrimSpace(fromLatin1(cell))) })
 		}
 	}
-	return t, append(hints, clean(t, o.Levels)...), nil
+	return t, append(hints, cells.unify(t)...), nil
 }
 
-// decode turns cells from Latin-1 into UTF-8.
+// decode turns names from Latin-1 into UTF-8.
 func decode(row []string) {
 	for i, cell := range row {
 		row[i] = strings.TrimSpace(fromLatin1(cell))
 	}
-}
-
-// clean makes the cells empty that stand for no value.
-func clean(t dataset.Table, levels map[string][]string) (hints []string) {
-	doubtful := make([]bool, len(t.Columns)) // columns with a cell that says NA
-	declared := make([][]string, len(t.Columns))
-	for i, name := range t.Columns {
-		declared[i] = levels[name]
-	}
-	for _, row := range t.Rows {
-		for i, cell := range row {
-			if cell == notApplicable {
-				doubtful[i] = true
-			} else if missing[cell] && !slices.Contains(declared[i], cell) {
-				row[i] = ""
-			}
-		}
-	}
-	for i, doubt := range doubtful {
-		if doubt {
-			if hint := unify(t, i, declared[i]); hint != "" {
-				hints = append(hints, hint)
-			}
-		}
-	}
-	return hints
 }
 
 // rowBytes is about what a row takes in memory.
@@ -188,7 +167,7 @@ type rowReader struct {
 	foreign int // first line that is not UTF-8, or 0
 }
 
-// next returns the trimmed cells of the next row.
+// next returns the trimmed cells of the next row, until it is called again.
 func (r *rowReader) next() ([]string, error) {
 	row, err := r.csv.Read()
 	if err == io.EOF {

@@ -40,7 +40,8 @@ func TestCSV(t *testing.T) {
 		{"Latin-1 under given names", "\xe9,2\n", "caf\u00e9 b", "[café b] [[é 2]]"},
 		{"UTF-8", "név,y\nŐri,1\n", "", "[név y] [[Őri 1]]"},
 	} {
-		table, _, err := CSV(strings.NewReader(c.file), Options{Columns: strings.Fields(c.columns)})
+		packed, _, err := CSV(strings.NewReader(c.file), Options{Columns: strings.Fields(c.columns)})
+		table := packed.Table()
 		if got := fmt.Sprintf("%v %v", table.Columns, table.Rows); err != nil || got != c.want {
 			t.Errorf("%s: %q, %v, want %q", c.name, got, err, c.want)
 		}
@@ -86,8 +87,8 @@ func TestLongestRow(t *testing.T) {
 		row := strings.Repeat("x", MaxRow-4) + ",22\n"
 		file := "\xef\xbb\xbfa,b\n" + strings.Repeat("1,2\n", before) + row + row + "1,2\n" + strings.TrimSuffix(row, "\n")
 		table, _, err := CSV(strings.NewReader(file), Options{})
-		if err != nil || len(table.Rows) != before+4 {
-			t.Errorf("after %d rows: %d rows, %v", before, len(table.Rows), err)
+		if err != nil || table.Rows() != before+4 {
+			t.Errorf("after %d rows: %d rows, %v", before, table.Rows(), err)
 		}
 	}
 }
@@ -150,10 +151,11 @@ func FuzzCSV(f *testing.F) {
 		if named {
 			columns = []string{"x", "y"}
 		}
-		table, _, err := CSV(bytes.NewReader(file), Options{Columns: columns})
+		packed, _, err := CSV(bytes.NewReader(file), Options{Columns: columns})
 		if err != nil {
 			return
 		}
+		table := packed.Table()
 		if len(table.Rows) == 0 || len(table.Columns) == 0 || named && !slices.Equal(table.Columns, columns) {
 			t.Fatalf("%d rows of %q", len(table.Rows), table.Columns)
 		}

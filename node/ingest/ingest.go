@@ -19,9 +19,11 @@ const (
 	MaxColumns = 10_000
 	// MaxTable is the most bytes that a file's table may take in memory, and
 	// also the most text that a CSV file may have when it is decompressed.
-	MaxTable = 4 << 30
+	MaxTable = 2 << 30
 
-	sliceBytes, stringBytes = 24, 16 // headers of a row and of a cell
+	// What a row and a cell count for beside their text, which is what they take
+	// where the table is unpacked.
+	sliceBytes, stringBytes = 24, 16
 )
 
 // Options is what an owner says of a file's form.
@@ -31,10 +33,13 @@ type Options struct {
 	// Levels are values, by column, that count as such in a CSV file even where
 	// they look like a missing one, as NA does.
 	Levels map[string][]string
+	// Tell, if set, is told now and then how much of the file has been read. Reading
+	// ends with the error that it returns.
+	Tell func(read, size int64) error
 }
 
 // File reads the file at path as [Read] does.
-func File(path string, o Options) (t dataset.Table, hints []string, err error) {
+func File(path string, o Options) (t dataset.Packed, hints []string, err error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -57,7 +62,7 @@ func File(path string, o Options) (t dataset.Table, hints []string, err error) {
 	}
 	defer f.Close()
 	if t, hints, err = Read(f, info.Size(), o); err != nil {
-		return dataset.Table{}, nil, fmt.Errorf("%s: %w", path, err)
+		return dataset.Packed{}, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return t, hints, nil
 }
@@ -65,35 +70,38 @@ func File(path string, o Options) (t dataset.Table, hints []string, err error) {
 // Read reads the size bytes of r, whose first ones tell what they are: Parquet
 // of flat columns, or CSV (see [CSV]), or that in gzip. The hints are sentences
 // for the owner about how the file was understood.
-func Read(r io.ReaderAt, size int64, o Options) (dataset.Table, []string, error) {
+func Read(r io.ReaderAt, size int64, o Options) (dataset.Packed, []string, error) {
 	return read(r, size, o, MaxTable)
 }
 
-func read(r io.ReaderAt, size int64, o Options, most int64) (dataset.Table, []string, error) {
+func read(r io.ReaderAt, size int64, o Options, most int64) (dataset.Packed, []string, error) {
+	if o.Tell != nil {
+		r = &told{ReaderAt: r, size: size, tell: o.Tell}
+	}
 	start := make([]byte, 4)
 	n, err := r.ReadAt(start, 0)
 	if err != nil && err != io.EOF {
-		return dataset.Table{}, nil, err
+		return dataset.Packed{}, nil, err
 	}
 	space := &meter{most}
 	switch formOf(start[:n]) {
 	case formParquet:
 		if len(o.Columns) > 0 {
-			return dataset.Table{}, nil, errors.New("a Parquet file names its columns itself; leave --columns out")
+			return dataset.Packed{}, nil, errors.New("a Parquet file names its columns itself; leave --columns out")
 		}
 		t, err := readParquet(r, size, space)
 		return t, nil, err
 	case formZip:
-		return dataset.Table{}, nil, errors.New("the file is a zip archive or a spreadsheet; unpack it, or save it as CSV")
+		return dataset.Packed{}, nil, errors.New("the file is a zip archive or a spreadsheet; unpack it, or save it as CSV")
 	case formGzip:
 		unzip, err := gzip.NewReader(bufio.NewReader(io.NewSectionReader(r, 0, size)))
 		if err != nil {
-			return dataset.Table{}, nil, fmt.Errorf("cannot decompress the file: %w", err)
+			return dataset.Packed{}, nil, fmt.Errorf("cannot decompress the file: %w", err)
 		}
 		inner := bufio.NewReader(gunzip{unzip})
 		start, _ := inner.Peek(4)
 		if f := formOf(start); f != formText {
-			return dataset.Table{}, nil, errors.New("what the file holds compressed is not text; decompress it with gunzip first")
+			return dataset.Packed{}, nil, errors.New("what the file holds compressed is not text; decompress it with gunzip first")
 		}
 		return readCSV(inner, o, space)
 	}
@@ -120,6 +128,22 @@ func formOf(start []byte) form {
 		return formZip
 	}
 	return formText
+}
+
+// told tells of what is read.
+type told struct {
+	io.ReaderAt
+	size, furthest int64
+	tell           func(read, size int64) error
+}
+
+func (t *told) ReadAt(p []byte, at int64) (int, error) {
+	if err := t.tell(t.furthest, t.size); err != nil {
+		return 0, err
+	}
+	n, err := t.ReaderAt.ReadAt(p, at)
+	t.furthest = max(t.furthest, at+int64(n))
+	return n, err
 }
 
 // gunzip says of errors where they come from.

@@ -27,7 +27,8 @@ func zipped(parts ...[]byte) []byte {
 }
 
 func readBytes(b []byte, o Options, most int64) (dataset.Table, []string, error) {
-	return read(bytes.NewReader(b), int64(len(b)), o, most)
+	t, hints, err := read(bytes.NewReader(b), int64(len(b)), o, most)
+	return t.Table(), hints, err
 }
 
 func TestFile(t *testing.T) {

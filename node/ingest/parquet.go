@@ -51,33 +51,35 @@ type parquetColumn struct {
 
 // readParquet reads a table of flat columns: truth values, whole and floating
 // numbers, text, dates and times. A null is an empty cell.
-func readParquet(r io.ReaderAt, size int64, space *meter) (t dataset.Table, err error) {
+func readParquet(r io.ReaderAt, size int64, space *meter) (t dataset.Packed, err error) {
 	defer func() {
 		if p := recover(); p != nil { // of the library, on metadata
-			t, err = dataset.Table{}, fmt.Errorf("the Parquet file is damaged: %v", p)
+			t, err = dataset.Packed{}, fmt.Errorf("the Parquet file is damaged: %v", p)
 		}
 	}()
 	f := &parquetFile{r: r, pages: bufio.NewReaderSize(nil, maxHeader), space: space}
 	defer f.codec.close()
 	if err := f.readFooter(size); err != nil {
-		return dataset.Table{}, err
+		return dataset.Packed{}, err
 	}
 	if err := f.readSchema(); err != nil {
-		return dataset.Table{}, err
+		return dataset.Packed{}, err
 	}
+	var names []string
 	for _, c := range f.columns {
-		t.Columns = append(t.Columns, c.name)
+		names = append(names, c.name)
 	}
-	if err := checkNames(t.Columns); err != nil {
-		return dataset.Table{}, err
+	if err := checkNames(names); err != nil {
+		return dataset.Packed{}, err
 	}
+	t = dataset.NewPacked(names)
 	for i := range f.meta.RowGroups {
-		if t.Rows, err = f.appendGroup(t.Rows, &f.meta.RowGroups[i]); err != nil {
-			return dataset.Table{}, fmt.Errorf("row group %d: %w", i+1, err)
+		if err := f.appendGroup(t, &f.meta.RowGroups[i]); err != nil {
+			return dataset.Packed{}, fmt.Errorf("row group %d: %w", i+1, err)
 		}
 	}
-	if len(t.Rows) == 0 {
-		return dataset.Table{}, errors.New("the file has no rows")
+	if t.Rows() == 0 {
+		return dataset.Packed{}, errors.New("the file has no rows")
 	}
 	return t, nil
 }
@@ -152,18 +154,18 @@ func (f *parquetFile) readSchema() error {
 }
 
 // appendGroup reads a row group.
-func (f *parquetFile) appendGroup(rows [][]string, g *format.RowGroup) ([][]string, error) {
+func (f *parquetFile) appendGroup(t dataset.Packed, g *format.RowGroup) error {
 	if len(g.Columns) != len(f.columns) {
-		return nil, fmt.Errorf("it has %d columns, the schema %d", len(g.Columns), len(f.columns))
+		return fmt.Errorf("it has %d columns, the schema %d", len(g.Columns), len(f.columns))
 	}
 	width := int64(len(f.columns))
 	if perRow := sliceBytes + width*stringBytes; g.NumRows < 0 || g.NumRows > f.space.left/perRow {
-		return nil, errTooLarge
+		return errTooLarge
 	} else if err := f.space.spend(g.NumRows * perRow); err != nil {
-		return nil, err
+		return err
 	}
-	// What the columns' pages hold is counted before cells are made for it, so
-	// that no row count is believed.
+	// What the columns' pages hold is counted before any is read, so that no row
+	// count is believed.
 	chunks := make([]*chunk, width)
 	for i := range chunks {
 		c, err := f.open(&f.columns[i], &g.Columns[i])
@@ -171,21 +173,22 @@ func (f *parquetFile) appendGroup(rows [][]string, g *format.RowGroup) ([][]stri
 			err = c.count(g.NumRows)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("column %q: %w", f.columns[i].name, err)
+			return fmt.Errorf("column %q: %w", f.columns[i].name, err)
 		}
 		chunks[i] = c
 	}
-	cells := make([]string, g.NumRows*width)
+	rows := t.Rows() + int(g.NumRows)
 	for i, c := range chunks {
-		c.cells, c.stride, c.before = cells[min(i, len(cells)):], int(width), len(rows)
-		if err := c.read(); err != nil {
-			return nil, fmt.Errorf("column %q: %w", f.columns[i].name, err)
+		c.cells = t.Cells[i]
+		err := c.read()
+		if err == nil && c.cells.Len() != rows {
+			err = errDamaged
+		}
+		if err != nil {
+			return fmt.Errorf("column %q: %w", f.columns[i].name, err)
 		}
 	}
-	for i := range int(g.NumRows) {
-		rows = append(rows, cells[i*int(width):(i+1)*int(width):(i+1)*int(width)])
-	}
-	return rows, nil
+	return nil
 }
 
 // chunk is a column in a row group.
@@ -194,10 +197,7 @@ type chunk struct {
 	file     *parquetFile
 	section  *io.SectionReader
 	codec    format.CompressionCodec
-	cells    []string // those of the column stand stride apart
-	stride   int
-	before   int      // rows of earlier groups
-	row      int      // rows read
+	cells    *dataset.Cells
 	words    []string // the dictionary
 	pageData []byte   // reused
 }
@@ -393,7 +393,7 @@ func (c *chunk) cell(raw []byte) (string, error) {
 	return strings.TrimSpace(s), nil
 }
 
-// fill puts a page's values in their cells, leaving out those that are null.
+// fill appends a page's values to the cells: empty ones where they are null.
 func (c *chunk) fill(encoding format.Encoding, values int, levels []bool, data []byte) error {
 	full := values
 	if levels != nil {
@@ -404,11 +404,13 @@ func (c *chunk) fill(encoding format.Encoding, values int, levels []bool, data [
 			}
 		}
 	}
-	start, at := c.row, -1
-	next := func() *string {
-		for at++; levels != nil && !levels[at]; at++ {
+	at := 0 // the next value
+	put := func(cell string) {
+		for ; levels != nil && !levels[at]; at++ {
+			c.cells.Append("")
 		}
-		return &c.cells[(start+at)*c.stride]
+		c.cells.Append(cell)
+		at++
 	}
 	var err error
 	switch {
@@ -421,19 +423,22 @@ func (c *chunk) fill(encoding format.Encoding, values int, levels []bool, data [
 			if uint64(v) >= uint64(len(c.words)) {
 				return errDamaged
 			}
-			*next() = c.words[v]
-			return nil
+			put(c.words[v])
+			return c.file.space.spend(int64(len(c.words[v])))
 		})
 	default:
-		err = decodeValues(encoding, c.kind, data, full, c.file.space.left, func(raw []byte) (err error) {
-			*next(), err = c.cell(raw)
+		err = decodeValues(encoding, c.kind, data, full, c.file.space.left, func(raw []byte) error {
+			cell, err := c.cell(raw)
+			put(cell)
 			return err
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("row %d: %w", c.before+start+max(at, 0)+1, err)
+		return fmt.Errorf("row %d: %w", max(1, c.cells.Len()), err)
 	}
-	c.row = start + values
+	for ; at < values; at++ {
+		c.cells.Append("")
+	}
 	return nil
 }
 

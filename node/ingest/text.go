@@ -41,38 +41,74 @@ func fromLatin1(s string) string {
 // notApplicable is missing, or Namibia.
 const notApplicable = "NA"
 
-// missing are the other cells that stand for no value, beside the empty one.
-var missing = map[string]bool{
-	"?": true, "N/A": true, "n/a": true, "NaN": true, "nan": true, "null": true, "NULL": true,
+// isMissing says of the other cells whether they stand for no value.
+func isMissing(cell string) bool {
+	switch cell {
+	case "", "?", "N/A", "n/a", "NaN", "nan", "null", "NULL":
+		return true
+	}
+	return false
+}
+
+// cells reads the cells of columns: those become empty that stand for no value.
+type cells struct {
+	declared [][]string // levels of each column that are values all the same
+	doubtful []bool     // columns with a cell that says NA
+}
+
+func newCells(columns []string, levels map[string][]string) cells {
+	c := cells{make([][]string, len(columns)), make([]bool, len(columns))}
+	for i, name := range columns {
+		c.declared[i] = levels[name]
+	}
+	return c
+}
+
+// read returns what a cell of a column says.
+func (c cells) read(column int, cell string) string {
+	if cell == notApplicable {
+		c.doubtful[column] = true
+	} else if isMissing(cell) && !slices.Contains(c.declared[column], cell) {
+		return ""
+	}
+	return cell
 }
 
 // unify decides what the cells of a column mean that say NA. They are a value
 // where levels has it, or where the other cells are the two-letter codes of at
 // least three countries; that is then said, since it is a guess. Otherwise they
 // become "".
-func unify(t dataset.Table, column int, levels []string) (hint string) {
-	if slices.Contains(levels, notApplicable) {
-		return ""
+func (c cells) unify(t dataset.Packed) (hints []string) {
+	for i, doubtful := range c.doubtful {
+		switch {
+		case !doubtful || slices.Contains(c.declared[i], notApplicable):
+		case areCountries(t.Cells[i]):
+			hints = append(hints, fmt.Sprintf("column %s: NA was read as Namibia, because the other cells are codes of countries", t.Columns[i]))
+		default:
+			t.Cells[i] = t.Cells[i].Map(func(cell string) string {
+				if cell == notApplicable {
+					return ""
+				}
+				return cell
+			})
+		}
 	}
+	return hints
+}
+
+// areCountries says that cells, beside those that say NA, are codes of countries.
+func areCountries(c *dataset.Cells) bool {
 	others, countries := map[string]bool{}, alpha2()
-	for _, row := range t.Rows {
-		if cell := row[column]; cell != "" && cell != notApplicable {
+	next := c.Read()
+	for range c.Len() {
+		if cell := next(); cell != "" && cell != notApplicable {
 			if !countries[cell] {
-				clear(others)
-				break
+				return false
 			}
 			others[cell] = true
 		}
 	}
-	if len(others) >= 3 {
-		return fmt.Sprintf("column %s: NA was read as Namibia, because the other cells are codes of countries", t.Columns[column])
-	}
-	for _, row := range t.Rows {
-		if row[column] == notApplicable {
-			row[column] = ""
-		}
-	}
-	return ""
+	return len(others) >= 3
 }
 
 // alpha2 returns the two-letter codes of countries.

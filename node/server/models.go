@@ -141,10 +141,11 @@ func (s *Server) predict(ctx context.Context, p api.Predict) (any, error) {
 	for _, f := range m.Encoding.Features {
 		levels[f.Name] = f.Levels
 	}
-	table, hints, err := ingest.File(p.Path, ingest.Options{Columns: p.Columns, Levels: levels})
+	packed, hints, err := ingest.File(p.Path, ingest.Options{Columns: p.Columns, Levels: levels})
 	if err != nil {
 		return nil, api.Fail(api.CodeFailed, next, "%v", err)
 	}
+	table := packed.Table()
 	complete, at, left := m.Encoding.Complete(table, false)
 	answer := api.Predictions{
 		Schema: "village.model.predict/v1", CID: p.Model, Classes: append([]string{}, m.Encoding.Classes...),

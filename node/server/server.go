@@ -104,7 +104,9 @@ func (s *Server) routes() http.Handler {
 	handle(mux, "POST "+api.PathMembers, with(s.addMember))
 	handle(mux, "DELETE "+api.PathMember, byID("village member list", s.removeMember))
 	handle(mux, "GET "+api.PathDatasets, func(r *http.Request) (any, error) { return s.listDatasets(r.URL.Query()), nil })
-	handle(mux, "POST "+api.PathDatasets, with(func(_ context.Context, a api.AddDataset) (any, error) { return s.Datasets.AddFile(a) }))
+	handle(mux, "POST "+api.PathDatasets, with(func(ctx context.Context, a api.AddDataset) (any, error) {
+		return s.Datasets.AddFile(ctx, a, func(api.Progress) {})
+	}))
 	handle(mux, "POST "+api.PathDrift, with(func(_ context.Context, d api.Drift) (any, error) { return s.Datasets.Drift(d) }))
 	handle(mux, "GET "+api.PathDatasetRows, byCID(func(_ context.Context, c record.CID) (any, error) { return s.Datasets.Rows(c) }))
 	handle(mux, "GET "+api.PathDataset, byCID(func(_ context.Context, c record.CID) (any, error) { return s.Datasets.Show(c) }))

@@ -24,7 +24,7 @@ func TestPredictionsParquet(t *testing.T) {
 		if err != nil || len(hints) > 0 {
 			t.Fatal(hints, err)
 		}
-		return file, fmt.Sprintf("%q", table)
+		return file, fmt.Sprintf("%q", table.Table())
 	}
 	_, want := read(func(w *bytes.Buffer, v api.Predictions) error { return PredictionsCSV(w, v) })
 	file, got := read(func(w *bytes.Buffer, v api.Predictions) error { return PredictionsParquet(w, v) })

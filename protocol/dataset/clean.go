@@ -40,7 +40,7 @@ type column struct {
 	name    string
 	role    Role
 	kind    ColumnKind
-	cells   []string       // canonical, one a row
+	cells   *Cells         // canonical, one a row
 	missing int            // empty cells
 	odd     int            // others that are not numbers
 	oddOnes []string       // some of these, each once
@@ -56,22 +56,41 @@ type column struct {
 // as they are: what becomes of them is said by a task. Errors are for the owner
 // and may quote cells.
 func Clean(t Table, o Options) (Cleaned, error) {
+	for i, row := range t.Rows {
+		if len(row) != len(t.Columns) {
+			return Cleaned{}, fmt.Errorf("row %d has %d cells, the table %d columns", i+1, len(row), len(t.Columns))
+		}
+	}
+	return CleanPacked(Pack(t), o, func(int, int) error { return nil })
+}
+
+// CleanPacked is Clean for a table that may be large. It takes the cells of t, so that
+// they need not be there twice. Of all it has to do it tells now and then how much is
+// done, and ends with the error that it is answered.
+func CleanPacked(t Packed, o Options, tell func(done, all int) error) (Cleaned, error) {
 	if err := o.check(t); err != nil {
 		return Cleaned{}, err
 	}
-	columns, leftOut, hints, err := choose(t, o)
+	read, all := t.Rows(), 2*len(t.Columns)
+	columns, leftOut, hints, err := choose(t, o, func(i int) error { return tell(i, all) })
 	if err != nil {
 		return Cleaned{}, err
 	}
-	kept, dropped := sift(columns, len(t.Rows))
-	if len(kept) == 0 {
-		return Cleaned{}, errNoRow(columns, len(t.Rows))
+	kept, dropped, err := sift(columns, read, func() error { return tell(all/2, all) })
+	if err != nil {
+		return Cleaned{}, err
 	}
-	if columns = filled(columns, kept, leftOut); !slices.ContainsFunc(columns, func(c *column) bool { return c.role == Feature }) {
+	if len(kept) == 0 {
+		return Cleaned{}, errNoRow(columns, read)
+	}
+	for _, c := range columns {
+		c.cells = c.cells.keep(kept)
+	}
+	if columns = filled(columns, leftOut); !slices.ContainsFunc(columns, func(c *column) bool { return c.role == Feature }) {
 		return Cleaned{}, fmt.Errorf("every feature column is empty in the %s rows that have a target; fill cells in", thousands(len(kept)))
 	}
 
-	c := Cleaned{Table: tableOf(columns, kept), Read: len(t.Rows), Dropped: dropped, LeftOut: leftOut, Hints: hints}
+	c := Cleaned{Read: read, Dropped: dropped, LeftOut: leftOut, Hints: hints}
 	m := Manifest{
 		Name: o.Name, Description: o.Description, Domain: o.Domain, Licence: o.Licence,
 		Target: o.Target, Positive: canonical(o.Positive),
@@ -88,16 +107,20 @@ func Clean(t Table, o Options) (Cleaned, error) {
 		}
 	}
 	for i, col := range columns {
-		published, hint, err := publish(col, i, c.Table.Rows, o)
+		if err := tell(all/2+i, all); err != nil {
+			return Cleaned{}, err
+		}
+		published, hint, err := publish(col, o)
 		if err != nil {
 			return Cleaned{}, err
 		}
+		c.Rows.Columns, c.Rows.Cells = append(c.Rows.Columns, col.name), append(c.Rows.Cells, col.cells)
 		m.Columns = append(m.Columns, published)
 		if hint != "" {
 			c.Hints = append(c.Hints, hint)
 		}
 	}
-	if hint := gaps(columns, c.Table.Rows, m); hint != "" {
+	if hint := gaps(c.Rows, m); hint != "" {
 		c.Hints = append(c.Hints, hint)
 	}
 	body, err := record.Encode(m)
@@ -122,11 +145,11 @@ func Clean(t Table, o Options) (Cleaned, error) {
 }
 
 // check refuses a table that is not one, and options that do not fit it.
-func (o Options) check(t Table) error {
+func (o Options) check(t Packed) error {
 	if len(t.Columns) > maxColumns {
 		return fmt.Errorf("the table has %d columns; at most %d are allowed", len(t.Columns), maxColumns)
 	}
-	if len(t.Rows) == 0 {
+	if t.Rows() == 0 {
 		return errors.New("the table has no rows")
 	}
 	seen := make(map[string]bool, len(t.Columns))
@@ -142,12 +165,6 @@ func (o Options) check(t Table) error {
 			return err
 		}
 	}
-	for i, row := range t.Rows {
-		if len(row) != len(t.Columns) {
-			return fmt.Errorf("row %d has %d cells, the table %d columns", i+1, len(row), len(t.Columns))
-		}
-	}
-
 	if err := errors.Join(
 		checkTitle("the dataset's name", o.Name, 1, maxTitle),
 		checkTitle("the domain", o.Domain, 0, maxTitle),
@@ -232,7 +249,7 @@ func sortedKeys[V any](m map[string]V) []string {
 
 // choose reads the columns that are used, in the file's order, and says why the
 // others are not. It hints at what looks like an oversight.
-func choose(t Table, o Options) (used []*column, leftOut map[string]string, hints []string, err error) {
+func choose(t Packed, o Options, tell func(column int) error) (used []*column, leftOut map[string]string, hints []string, err error) {
 	leftOut = map[string]string{}
 	features, ignored := 0, make(map[string]bool, len(o.Ignore))
 	for _, name := range o.Ignore {
@@ -243,7 +260,11 @@ func choose(t Table, o Options) (used []*column, leftOut map[string]string, hint
 			leftOut[name] = "ignored"
 			continue
 		}
-		c := survey(t, i)
+		if err := tell(i); err != nil {
+			return nil, nil, nil, err
+		}
+		c := survey(name, t.Cells[i])
+		t.Cells[i] = nil // they may have been written anew
 		switch name {
 		case o.Split:
 			c.role, c.kind = Split, Categorical
@@ -254,12 +275,12 @@ func choose(t Table, o Options) (used []*column, leftOut map[string]string, hint
 			continue
 		case o.Target:
 			c.role = Target
-			if c.missing == len(t.Rows) {
+			if c.missing == c.cells.Len() {
 				return nil, nil, nil, fmt.Errorf("the target column %q is empty", name)
 			}
 		default:
 			c.role = Feature
-			if c.missing == len(t.Rows) {
+			if c.missing == c.cells.Len() {
 				leftOut[name] = "empty"
 				continue
 			}
@@ -269,7 +290,7 @@ func choose(t Table, o Options) (used []*column, leftOut map[string]string, hint
 		switch {
 		case declared == Numeric && c.odd > 0:
 			return nil, nil, nil, fmt.Errorf("column %q is numeric by %s, but %s of its %s cells are not numbers (%s); correct or empty them",
-				name, by, thousands(c.odd), thousands(len(c.cells)-c.missing), c.oddCells())
+				name, by, thousands(c.odd), thousands(c.cells.Len()-c.missing), c.oddCells())
 		case declared == Numeric:
 			c.kind = Numeric
 		case declared == "" && (c.role == Feature || len(c.counts) > maxClasses):
@@ -292,6 +313,7 @@ func choose(t Table, o Options) (used []*column, leftOut map[string]string, hint
 		if c.role == Feature {
 			features++
 		}
+		c.counts = nil // of many columns they take a lot
 		used = append(used, c)
 	}
 	if features == 0 {
@@ -301,13 +323,12 @@ func choose(t Table, o Options) (used []*column, leftOut map[string]string, hint
 }
 
 // survey reads one column of a table.
-func survey(t Table, at int) *column {
-	c := &column{name: t.Columns[at], cells: make([]string, len(t.Rows)), counts: map[string]int{}}
-	for i, row := range t.Rows {
-		cell := row[at]
+func survey(name string, cells *Cells) *column {
+	c := &column{name: name, counts: map[string]int{}}
+	c.cells = cells.Map(func(cell string) string {
 		if cell == "" {
 			c.missing++
-			continue
+			return cell
 		}
 		text, ok := decimal(cell)
 		if ok {
@@ -315,21 +336,23 @@ func survey(t Table, at int) *column {
 		} else {
 			c.odd++
 			if len(c.oddOnes) < maxExamples && !slices.Contains(c.oddOnes, cell) {
-				c.oddOnes = append(c.oddOnes, cell)
+				c.oddOnes = append(c.oddOnes, strings.Clone(cell))
 			}
 		}
-		c.cells[i] = cell
-		if len(c.counts) <= maxLevels {
-			c.counts[cell]++
+		if n, ok := c.counts[cell]; ok {
+			c.counts[cell] = n + 1
+		} else if len(c.counts) <= maxLevels {
+			c.counts[strings.Clone(cell)] = 1
 		}
-	}
+		return cell
+	})
 	return c
 }
 
 // nearlyNumeric names what keeps a column from being numeric where that is a
 // tenth of its cells at most, or returns "".
 func (c *column) nearlyNumeric() string {
-	filled := len(c.cells) - c.missing
+	filled := c.cells.Len() - c.missing
 	if 10*c.odd > filled {
 		return ""
 	}
@@ -351,33 +374,45 @@ func (c *column) oddCells() string {
 }
 
 // readSplit turns the cells of a split column into train, test and missing.
-func (c *column) readSplit() error {
-	for i, cell := range c.cells {
-		switch lower := strings.ToLower(cell); lower {
-		case "", train, test:
-			c.cells[i] = lower
-		default:
-			return fmt.Errorf("the split column %q holds %.40q in row %d; it may hold only train and test", c.name, cell, i+1)
+func (c *column) readSplit() (err error) {
+	row := 0
+	c.cells = c.cells.Map(func(cell string) string {
+		row++
+		lower := strings.ToLower(cell)
+		if lower != "" && lower != train && lower != test && err == nil {
+			err = fmt.Errorf("the split column %q holds %.40q in row %d; it may hold only train and test", c.name, cell, row)
 		}
+		return lower
+	})
+	if err == nil && c.missing == c.cells.Len() {
+		err = fmt.Errorf("the split column %q is empty", c.name)
 	}
-	if c.missing == len(c.cells) {
-		return fmt.Errorf("the split column %q is empty", c.name)
-	}
-	return nil
+	return err
 }
 
-// sift returns the rows to keep and how many it drops for which reason.
-func sift(columns []*column, rows int) (kept []int, dropped map[string]int) {
+// sift returns the rows to keep and how many it drops for which reason. Now and then
+// it asks whether to go on.
+func sift(columns []*column, rows int, goOn func() error) (kept []int, dropped map[string]int, err error) {
 	dropped = map[string]int{}
 	seen := make(map[[sha256.Size]byte]bool, rows)
+	next := make([]func() string, len(columns))
+	for i, c := range columns {
+		next[i] = c.cells.Read()
+	}
 	var key []byte
 	for r := range rows {
+		if r%1024 == 0 {
+			if err := goOn(); err != nil {
+				return nil, nil, err
+			}
+		}
 		reason := ""
 		key = key[:0]
-		for _, c := range columns {
-			key = appendCell(key, c.cells[r])
+		for i, c := range columns {
+			cell := next[i]()
+			key = appendCell(key, cell)
 			switch {
-			case c.cells[r] != "" || c.role == Feature:
+			case cell != "" || c.role == Feature:
 			case c.role == Target:
 				reason = DropTarget
 			case reason == "":
@@ -396,7 +431,7 @@ func sift(columns []*column, rows int) (kept []int, dropped map[string]int) {
 		}
 		dropped[reason]++
 	}
-	return kept, dropped
+	return kept, dropped, nil
 }
 
 // appendCell appends a cell behind its length, so that no two rows of cells
@@ -406,29 +441,15 @@ func appendCell(b []byte, cell string) []byte {
 	return append(b, cell...)
 }
 
-// tableOf copies the kept rows.
-func tableOf(columns []*column, kept []int) Table {
-	t := Table{Rows: make([][]string, len(kept))}
-	cells := make([]string, len(kept)*len(columns))
-	for i, r := range kept {
-		row := cells[i*len(columns) : (i+1)*len(columns) : (i+1)*len(columns)]
-		for j, c := range columns {
-			row[j] = c.cells[r]
-		}
-		t.Rows[i] = row
-	}
-	for _, c := range columns {
-		t.Columns = append(t.Columns, c.name)
-	}
-	return t
-}
-
-// filled returns the columns without features that are empty in all the rows that
-// are kept, of which it says so.
-func filled(columns []*column, kept []int, leftOut map[string]string) []*column {
+// filled returns the columns without features that are empty in all rows, of which
+// it says so.
+func filled(columns []*column, leftOut map[string]string) []*column {
 	return slices.DeleteFunc(columns, func(c *column) bool {
-		if c.role != Feature || slices.ContainsFunc(kept, func(r int) bool { return c.cells[r] != "" }) {
-			return false
+		next := c.cells.Read()
+		for range c.cells.Len() {
+			if c.role != Feature || next() != "" {
+				return false
+			}
 		}
 		leftOut[c.name] = "empty"
 		return true
@@ -438,27 +459,29 @@ func filled(columns []*column, kept []int, leftOut map[string]string) []*column 
 // gaps names the features that are missing in more than a fifth of the rows and
 // says what a task can do, or returns "". Where no row has every feature, it
 // names all that are missing anywhere.
-func gaps(columns []*column, rows [][]string, m Manifest) string {
-	missing, full := make([]int, len(columns)), 0
-	for _, row := range rows {
-		whole := true
-		for j, cell := range row {
-			if cell == "" {
-				missing[j]++
-				whole = false
+func gaps(p Packed, m Manifest) string {
+	rows := p.Rows()
+	missing, holed, full := make([]int, len(p.Cells)), make([]bool, rows), rows
+	for j, c := range p.Cells {
+		next := c.Read()
+		for i := range rows {
+			if next() != "" {
+				continue
 			}
-		}
-		if whole {
-			full++
+			missing[j]++
+			if !holed[i] {
+				holed[i] = true
+				full--
+			}
 		}
 	}
 	var empty []string
 	example := ""
-	for j, c := range columns {
-		if missing[j] == 0 || 5*missing[j] <= len(rows) && full > 0 {
+	for j, name := range p.Columns {
+		if missing[j] == 0 || 5*missing[j] <= rows && full > 0 {
 			continue
 		}
-		empty = append(empty, fmt.Sprintf("%s is empty in %s of %s rows", c.name, thousands(missing[j]), thousands(len(rows))))
+		empty = append(empty, fmt.Sprintf("%s is empty in %s of %s rows", name, thousands(missing[j]), thousands(rows)))
 		if example == "" {
 			fill := "fill missing"
 			switch p := m.Columns[j]; {
@@ -469,7 +492,7 @@ func gaps(columns []*column, rows [][]string, m Manifest) string {
 			case p.Kind == Numeric:
 				fill = "fill 0"
 			}
-			example = fmt.Sprintf("'%s|%s|indicator'", c.name, fill)
+			example = fmt.Sprintf("'%s|%s|indicator'", name, fill)
 		}
 	}
 	switch len(empty) {

@@ -86,8 +86,8 @@ func TestCleanKinds(t *testing.T) {
 	if !maps.Equal(c.LeftOut, map[string]string{"id": "text of more than 64 levels", "empty": "empty"}) {
 		t.Errorf("left out %v", c.LeftOut)
 	}
-	if !slices.Equal(c.Table.Columns, []string{"age", "code", "blood", "zip", "y"}) || !slices.Equal(c.Table.Rows[1], []string{"1.5", "1", "B", "01", "1"}) {
-		t.Errorf("table %v, second row %v", c.Table.Columns, c.Table.Rows[1])
+	if !slices.Equal(c.Rows.Columns, []string{"age", "code", "blood", "zip", "y"}) || !slices.Equal(c.Table().Rows[1], []string{"1.5", "1", "B", "01", "1"}) {
+		t.Errorf("table %v, second row %v", c.Rows.Columns, c.Table().Rows[1])
 	}
 	if c.Manifest.Rows != 100 || c.Read != 100 || len(c.Hints) != 0 {
 		t.Errorf("%d rows of %d, hints %q", c.Manifest.Rows, c.Read, c.Hints)
@@ -130,28 +130,28 @@ func TestCleanDrops(t *testing.T) {
 	if want := []Drop{{DropTarget, 0, true}, {DropSplit, 0, true}, {DropDuplicate, 10, false}}; !slices.Equal(c.Manifest.Dropped, want) {
 		t.Errorf("published drops %v, want %v", c.Manifest.Dropped, want)
 	}
-	if c.Read != 35 || c.Manifest.Rows != 21 || len(c.Table.Rows) != 21 || !slices.Equal(c.Table.Rows[0], []string{"train", "", "1"}) {
-		t.Errorf("%d of %d rows, the first is %v", c.Manifest.Rows, c.Read, c.Table.Rows[0])
+	if c.Read != 35 || c.Manifest.Rows != 21 || c.Rows.Rows() != 21 || !slices.Equal(c.Table().Rows[0], []string{"train", "", "1"}) {
+		t.Errorf("%d of %d rows, the first is %v", c.Manifest.Rows, c.Read, c.Table().Rows[0])
 	}
 }
 
 // Rows that the split tells apart are no duplicates, and 1.0 is 1.
 func TestCleanDuplicates(t *testing.T) {
 	c := clean(t, tableFrom("x y part", "1 a train", "1.0 a train", "1 a test", "01 a train"), Options{Target: "y", Split: "part"})
-	if c.Dropped[DropDuplicate] != 1 || len(c.Table.Rows) != 3 {
-		t.Errorf("%d duplicates dropped, %v kept", c.Dropped[DropDuplicate], c.Table.Rows)
+	if c.Dropped[DropDuplicate] != 1 || c.Rows.Rows() != 3 {
+		t.Errorf("%d duplicates dropped, %v kept", c.Dropped[DropDuplicate], c.Table().Rows)
 	}
 	// Cells run together are another row.
 	c = clean(t, tableFrom("a b y", "ab c 1", "a bc 1"), Options{Target: "y"})
-	if len(c.Table.Rows) != 2 {
-		t.Errorf("%v kept", c.Table.Rows)
+	if c.Rows.Rows() != 2 {
+		t.Errorf("%v kept", c.Table().Rows)
 	}
 }
 
 func TestFewRowsAreNotCounted(t *testing.T) {
 	c := clean(t, numbered("x y", 9, func(i int) string { return fmt.Sprintf("%d %d", i, i%2) }), Options{Target: "y"})
-	if c.Manifest.Rows != 0 || len(c.Table.Rows) != 9 {
-		t.Errorf("a manifest of %d rows for %d", c.Manifest.Rows, len(c.Table.Rows))
+	if c.Manifest.Rows != 0 || c.Rows.Rows() != 9 {
+		t.Errorf("a manifest of %d rows for %d", c.Manifest.Rows, c.Rows.Rows())
 	}
 	if s := c.Manifest.column("x").Statistics; len(s) != 0 {
 		t.Errorf("statistics %v of nine rows", s)
@@ -250,7 +250,7 @@ func TestNothingLeaks(t *testing.T) {
 	if bytes.Contains(body, []byte("canary")) {
 		t.Errorf("the manifest holds a canary: %q", body)
 	}
-	for _, row := range append(c.Table.Rows, c.Table.Columns) {
+	for _, row := range append(c.Table().Rows, c.Rows.Columns) {
 		if strings.Contains(strings.Join(row, " "), "canary-ignored") {
 			t.Fatalf("the cleaned rows hold an ignored cell: %q", row)
 		}
@@ -281,8 +281,8 @@ func TestHints(t *testing.T) {
 		t.Errorf("hints %q, want %q", c.Hints, want)
 	}
 	c = clean(t, table, Options{Target: "y", Ignore: []string{"deaths", "damage"}})
-	if len(c.Hints) != 0 || len(c.Table.Rows) != 99 {
-		t.Errorf("hints %q, %d rows", c.Hints, len(c.Table.Rows))
+	if len(c.Hints) != 0 || c.Rows.Rows() != 99 {
+		t.Errorf("hints %q, %d rows", c.Hints, c.Rows.Rows())
 	}
 }
 
@@ -387,7 +387,7 @@ func TestConstantColumn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := e.Encode(c.Table)
+	s, err := e.Encode(c.Table())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -402,8 +402,8 @@ func TestConstantColumn(t *testing.T) {
 // A feature that has values only in rows that are dropped is an empty one.
 func TestFeatureEmptyAfterCleaning(t *testing.T) {
 	c := clean(t, tableFrom("x a y", "1 1 _", "_ 2 0", "_ 3 1"), Options{Target: "y"})
-	if c.LeftOut["x"] != "empty" || !slices.Equal(c.Table.Columns, []string{"a", "y"}) || len(c.Table.Rows) != 2 {
-		t.Errorf("left out %v, kept %v", c.LeftOut, c.Table)
+	if c.LeftOut["x"] != "empty" || !slices.Equal(c.Rows.Columns, []string{"a", "y"}) || c.Rows.Rows() != 2 {
+		t.Errorf("left out %v, kept %v", c.LeftOut, c.Table())
 	}
 }
 
@@ -540,7 +540,7 @@ func FuzzClean(f *testing.F) {
 		}
 		m := checkAsPeer(t, c.Manifest)
 		at := map[string]int{}
-		for i, name := range c.Table.Columns {
+		for i, name := range c.Rows.Columns {
 			at[name] = i
 		}
 		if _, ok := at[ignore]; ok {
@@ -548,7 +548,7 @@ func FuzzClean(f *testing.F) {
 		}
 		for _, col := range m.Columns {
 			counts := map[string]int{}
-			for _, row := range c.Table.Rows {
+			for _, row := range c.Table().Rows {
 				cell := row[at[col.Name]]
 				if cell == "" && col.Role != Feature {
 					t.Fatalf("a row misses %q", col.Name)
@@ -558,8 +558,8 @@ func FuzzClean(f *testing.F) {
 			if missing := counts[""]; col.Gaps != (missing > 0) || col.Missing > 0 && col.Missing != uint64(missing) {
 				t.Fatalf("%d missing cells are published as %d, %v", missing, col.Missing, col.Gaps)
 			}
-			if len(col.Statistics) > 0 && len(c.Table.Rows) < minPublished {
-				t.Fatalf("statistics of %d rows", len(c.Table.Rows))
+			if len(col.Statistics) > 0 && c.Rows.Rows() < minPublished {
+				t.Fatalf("statistics of %d rows", c.Rows.Rows())
 			}
 			for _, l := range col.Levels {
 				declared := col.Name == levels && l == canonical(level) || col.Role == Target && l == canonical(positive) || col.Role == Split
@@ -568,7 +568,7 @@ func FuzzClean(f *testing.F) {
 				}
 			}
 		}
-		for _, d := range Drift(m, c.Table) {
+		for _, d := range Drift(m, c.Rows) {
 			if d.Level == DriftModerate || d.Level == DriftLarge {
 				t.Fatalf("column %q has drifted from itself: %+v", d.Column, d)
 			}
@@ -580,12 +580,12 @@ func FuzzClean(f *testing.F) {
 		if err := m.Fits(e); err != nil {
 			t.Fatalf("a dataset does not fit its own encoding: %v", err)
 		}
-		rows, where, left := e.Complete(c.Table, true)
+		rows, where, left := e.Complete(c.Table(), true)
 		for _, n := range left {
 			where = append(where, make([]int, n)...)
 		}
-		if len(where) != len(c.Table.Rows) {
-			t.Fatalf("%d rows of %d are complete or left out (%v)", len(where), len(c.Table.Rows), left)
+		if len(where) != c.Rows.Rows() {
+			t.Fatalf("%d rows of %d are complete or left out (%v)", len(where), c.Rows.Rows(), left)
 		}
 		training, testing, err := e.Divide(rows, split, 1)
 		if err == nil && len(training.Rows)+len(testing.Rows) != len(rows.Rows) {

@@ -99,13 +99,16 @@ type Drop struct {
 
 // Cleaned is the outcome of [Clean]: what stays at home and what may leave.
 type Cleaned struct {
-	Table    Table             // the published columns of the kept rows, canonical cells
+	Rows     Packed            // the published columns of the kept rows, canonical cells
 	Manifest Manifest          // Nation, Node, Created and Commitment are left to the node
 	Read     int               // rows read
 	Dropped  map[string]int    // exact counts by reason, for the owner alone
 	LeftOut  map[string]string // column left out -> why (ignored, empty, text of many levels)
 	Hints    []string          // what the owner may want to do better, a sentence each
 }
+
+// Table is the rows, unpacked.
+func (c Cleaned) Table() Table { return c.Rows.Table() }
 
 // FeatureSpec is one feature of an encoding: a column, and the recipe by which
 // its cells become numbers. All of a recipe are constants, agreed on in the task,

@@ -33,34 +33,34 @@ type ColumnDrift struct {
 // Drift compares the rows of t with what m publishes, for each feature and the
 // target that t has, in the manifest's order. Cells of a numeric column that are
 // not numbers count as missing. What the manifest publishes too little for is nil.
-func Drift(m Manifest, t Table) []ColumnDrift {
+func Drift(m Manifest, t Packed) []ColumnDrift {
 	drifts := []ColumnDrift{}
 	for _, c := range m.Columns {
 		at := slices.Index(t.Columns, c.Name)
 		if at < 0 || c.Role == Split {
 			continue
 		}
-		drifts = append(drifts, c.drift(m.Rows, t, at))
+		drifts = append(drifts, c.drift(m.Rows, t.Cells[at]))
 	}
 	return drifts
 }
 
-func (c Column) drift(rows uint64, t Table, at int) ColumnDrift {
+func (c Column) drift(rows uint64, cells *Cells) ColumnDrift {
 	d := ColumnDrift{Column: c.Name, Level: DriftUnknown}
 	var bins []bin
 	spread := 1.0 // of what chance brings about
 	if c.Kind == Numeric {
 		var tied bool
-		if bins, d.Rows, d.KS, tied = c.binNumbers(t, at); tied {
+		if bins, d.Rows, d.KS, tied = c.binNumbers(cells); tied {
 			// Where deciles lie within values of many rows, a bin may take all that
 			// the distribution function is off, which has a variance of up to 1/4n
 			// instead of 0.09/n.
 			spread = 0.25 / 0.09
 		}
 	} else {
-		bins, d.Rows = c.binLevels(rows, t, at)
+		bins, d.Rows = c.binLevels(rows, cells)
 	}
-	if n := len(t.Rows); n > 0 {
+	if n := cells.Len(); n > 0 {
 		d.MissingAfter = float64(n-d.Rows) / float64(n)
 	}
 	if rows > 0 && (c.Missing > 0 || !c.Gaps) {
@@ -110,10 +110,11 @@ type bin struct{ share, rows float64 }
 // rows lies somewhere among these: of the new rows with that value as many as
 // possible are taken to lie on the side where they make no difference. So a column
 // of few values does not differ from itself. Tied says that there are such values.
-func (c Column) binNumbers(t Table, at int) (bins []bin, rows int, ks *float64, tied bool) {
+func (c Column) binNumbers(cells *Cells) (bins []bin, rows int, ks *float64, tied bool) {
 	below, upTo := make([]float64, len(c.Deciles)), make([]float64, len(c.Deciles))
-	for _, row := range t.Rows {
-		v, ok := number(row[at])
+	next := cells.Read()
+	for range cells.Len() {
+		v, ok := number(next())
 		if !ok {
 			continue
 		}
@@ -157,7 +158,7 @@ func (c Column) binNumbers(t Table, at int) (bins []bin, rows int, ks *float64, 
 
 // binLevels counts rows by the levels whose counts are published, and those of all
 // others together.
-func (c Column) binLevels(before uint64, t Table, at int) (bins []bin, rows int) {
+func (c Column) binLevels(before uint64, cells *Cells) (bins []bin, rows int) {
 	place := make(map[string]int, len(c.Counts))
 	rest := float64(before - min(before, c.Missing))
 	var counts []float64
@@ -169,14 +170,16 @@ func (c Column) binLevels(before uint64, t Table, at int) (bins []bin, rows int)
 		}
 	}
 	found := make([]float64, len(counts)+1)
-	for _, row := range t.Rows {
-		if row[at] == "" {
+	next := cells.Read()
+	for range cells.Len() {
+		cell := next()
+		if cell == "" {
 			continue
 		}
 		rows++
-		i, ok := place[row[at]]
+		i, ok := place[cell]
 		if !ok {
-			if i, ok = place[canonical(row[at])]; !ok {
+			if i, ok = place[canonical(cell)]; !ok {
 				i = len(counts)
 			}
 		}

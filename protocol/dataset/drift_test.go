@@ -27,6 +27,8 @@ var draws = map[string]func(r *rand.Rand) string{
 	"few gaps":    func(r *rand.Rand) string { return []string{"", "a", "b", "c"}[min(r.IntN(100), 1+r.IntN(3))] },
 }
 
+func drift(m Manifest, t Table) []ColumnDrift { return Drift(m, Pack(t)) }
+
 // drawn is a table of n rows of every distribution, after a change of each cell.
 func drawn(r *rand.Rand, n int, change func(cell string) string) Table {
 	names := make([]string, 0, len(draws))
@@ -60,7 +62,7 @@ func TestNoFalseAlarm(t *testing.T) {
 		for range 4 {
 			table := drawn(r, n, same)
 			m := manifestFor(t, table)
-			for _, d := range Drift(m, table) {
+			for _, d := range drift(m, table) {
 				if d.PSI == nil {
 					continue
 				}
@@ -69,7 +71,7 @@ func TestNoFalseAlarm(t *testing.T) {
 				}
 			}
 			for _, after := range []int{30, 100, 1000} {
-				for _, d := range Drift(m, drawn(r, after, same)) {
+				for _, d := range drift(m, drawn(r, after, same)) {
 					if d.Column == "row" { // it counts from 0
 						continue
 					}
@@ -107,7 +109,7 @@ func TestShiftIsFound(t *testing.T) {
 		}
 		return string(rune(min('f', cell[0]+2)))
 	})
-	for _, d := range Drift(m, changed) {
+	for _, d := range drift(m, changed) {
 		if d.Column == "y" || d.Column == "row" {
 			continue
 		}
@@ -141,7 +143,7 @@ func TestDriftFigures(t *testing.T) {
 	for i, cell := range x {
 		table.Rows = append(table.Rows, []string{"0", []string{"a", "b", "z"}[i%3], cell})
 	}
-	drifts := Drift(m, table)
+	drifts := drift(m, table)
 	if len(drifts) != 3 || drifts[0].Column != "x" || drifts[1].Column != "c" || drifts[2].Column != "y" {
 		t.Fatalf("%+v", drifts)
 	}
@@ -176,7 +178,7 @@ func TestDriftOfTies(t *testing.T) {
 	m.Columns[0].Deciles = []float64{0, 0, 0, 0, 0, 0, 0, 1, 1} // 70 to 80 % are 0
 	ks := func(zeros int) float64 {
 		rows := slices.Concat(slices.Repeat([][]string{{"0"}}, zeros), slices.Repeat([][]string{{"1"}}, 1000-zeros))
-		return *one(t, Drift(m, Table{Columns: []string{"x"}, Rows: rows}), "x").KS
+		return *one(t, drift(m, Table{Columns: []string{"x"}, Rows: rows}), "x").KS
 	}
 	for zeros, want := range map[int]float64{700: 0, 750: 0, 800: 0, 600: 0.1, 900: 0.1, 1000: 0.2, 0: 0.7} {
 		if got := ks(zeros); math.Abs(got-want) > 1e-12 {
@@ -188,7 +190,7 @@ func TestDriftOfTies(t *testing.T) {
 func TestDriftOfLittle(t *testing.T) {
 	few := published("few", "x c:a,b gap y!0,1")
 	few.Columns[2].Gaps = true
-	drifts := Drift(few, tableFrom("gap c x y", "1 a 1 0", "_ b 2 1"))
+	drifts := drift(few, tableFrom("gap c x y", "1 a 1 0", "_ b 2 1"))
 	for _, d := range drifts {
 		if d.PSI != nil || d.KS != nil || d.Level != DriftUnknown {
 			t.Errorf("%+v", d)
@@ -199,20 +201,20 @@ func TestDriftOfLittle(t *testing.T) {
 	}
 	m := described("a", 200)
 	for _, table := range []Table{{Columns: []string{"x", "c", "y"}}, tableFrom("x c y", "_ _ _", "inf _ _")} {
-		for _, d := range Drift(m, table) {
+		for _, d := range drift(m, table) {
 			if d.PSI != nil || d.KS != nil || d.Level != DriftUnknown || d.Rows != 0 {
 				t.Errorf("%+v", d)
 			}
 		}
 	}
-	if got := Drift(m, tableFrom("other", "1")); got == nil || len(got) != 0 {
+	if got := drift(m, tableFrom("other", "1")); got == nil || len(got) != 0 {
 		t.Errorf("%v", got)
 	}
 	// Too few rows to tell from chance are no alarm.
-	if d := one(t, Drift(m, tableFrom("x", "3", "4", "5")), "x"); d.Level != DriftNone || *d.PSI < 0.25 {
+	if d := one(t, drift(m, tableFrom("x", "3", "4", "5")), "x"); d.Level != DriftNone || *d.PSI < 0.25 {
 		t.Errorf("%+v", d)
 	}
-	text, err := json.Marshal(Drift(m, tableFrom("x c", "1 a")))
+	text, err := json.Marshal(drift(m, tableFrom("x c", "1 a")))
 	if err != nil || strings.Contains(string(text), "NaN") || !strings.Contains(string(text), `"ks":null`) {
 		t.Errorf("%s, %v", text, err)
 	}
@@ -251,7 +253,7 @@ func TestKSOfDeciles(t *testing.T) {
 			news.Rows = append(news.Rows, []string{text(after[i])})
 		}
 		exact := exactKS(before, after)
-		got := *one(t, Drift(manifestFor(t, cells), news), "x").KS
+		got := *one(t, drift(manifestFor(t, cells), news), "x").KS
 		if got > exact+0.01 || got < exact-0.1 {
 			t.Errorf("KS at the deciles %v, the exact one %v", got, exact)
 		}

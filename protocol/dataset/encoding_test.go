@@ -234,7 +234,7 @@ func TestCleanedRowsEncode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := e.Encode(c.Table)
+		s, err := e.Encode(c.Table())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(len(cleaned.Table.Rows), "of", cleaned.Read, "rows are kept")
+	fmt.Println(len(cleaned.Table().Rows), "of", cleaned.Read, "rows are kept")
 	for _, c := range cleaned.Manifest.Columns {
 		fmt.Printf("%s %s is %s %s %.1f\n", c.Role, c.Name, c.Kind, c.Levels, c.Statistics)
 	}
@@ -29,7 +29,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	rows, _, _ := encoding.Complete(cleaned.Table, true)
+	rows, _, _ := encoding.Complete(cleaned.Table(), true)
 	samples, err := encoding.Encode(rows)
 	if err != nil {
 		panic(err)

@@ -221,7 +221,7 @@ func FuzzManifestOf(f *testing.F) {
 			t.Fatal("an encoding of accepted manifests is refused")
 		}
 		rows := Table{Columns: m.names(), Rows: [][]string{make([]string, len(m.names())), slices.Repeat([]string{"1"}, len(m.names()))}}
-		for _, d := range Drift(m, rows) {
+		for _, d := range Drift(m, Pack(rows)) {
 			if d.PSI != nil && (math.IsNaN(*d.PSI) || math.IsInf(*d.PSI, 0)) || d.KS != nil && !(*d.KS >= 0 && *d.KS <= 1) {
 				t.Fatalf("drift %+v", d)
 			}

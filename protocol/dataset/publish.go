@@ -8,31 +8,34 @@ import (
 	"strings"
 )
 
-// publish says of column at of the kept rows what others may know, and hints
-// at what they may not.
-func publish(c *column, at int, rows [][]string, o Options) (Column, string, error) {
+// publish says of a column what others may know, and hints at what they may not.
+func publish(c *column, o Options) (Column, string, error) {
 	p := Column{Name: c.name, Kind: c.kind, Role: c.role, Unit: o.Units[c.name]}
 	if c.role == Split {
 		p.Levels = []string{test, train} // what every split column holds
 		return p, "", nil
 	}
-	missing, constant := 0, len(rows) > 1
-	for _, row := range rows {
-		if row[at] == "" {
+	rows := c.cells.Len()
+	first := c.cells.Read()()
+	missing, constant := 0, rows > 1
+	next := c.cells.Read()
+	for range rows {
+		cell := next()
+		if cell == "" {
 			missing++
 		}
-		constant = constant && row[at] == rows[0][at]
+		constant = constant && cell == first
 	}
 	// Where few rows hold a value, how many are missing would tell how few.
-	if p.Gaps = missing > 0; missing >= minPublished && len(rows)-missing >= minPublished {
+	if p.Gaps = missing > 0; missing >= minPublished && rows-missing >= minPublished {
 		p.Missing = uint64(missing)
 	}
 	hint := ""
 	if c.kind == Numeric {
-		p.measure(at, rows, missing)
+		p.measure(c.cells, missing)
 	} else {
 		var err error
-		if hint, err = p.name(at, rows, o); err != nil {
+		if hint, err = p.name(c.cells, o); err != nil {
 			return p, "", err
 		}
 	}
@@ -43,11 +46,12 @@ func publish(c *column, at int, rows [][]string, o Options) (Column, string, err
 }
 
 // measure publishes figures of a numeric column.
-func (p *Column) measure(at int, rows [][]string, missing int) {
-	values := make([]float64, 0, len(rows)-missing)
-	for _, row := range rows {
-		if row[at] != "" {
-			v, _ := number(row[at])
+func (p *Column) measure(cells *Cells, missing int) {
+	values := make([]float64, 0, cells.Len()-missing)
+	next := cells.Read()
+	for range cells.Len() {
+		if cell := next(); cell != "" {
+			v, _ := number(cell)
 			values = append(values, v)
 		}
 	}
@@ -88,11 +92,12 @@ func coarse(v float64) float64 {
 
 // name publishes the levels of a categorical column, and hints at those that it
 // must not name.
-func (p *Column) name(at int, rows [][]string, o Options) (hint string, err error) {
+func (p *Column) name(cells *Cells, o Options) (hint string, err error) {
 	counts := map[string]int{}
-	for _, row := range rows {
-		if row[at] != "" {
-			counts[row[at]]++
+	next := cells.Read()
+	for range cells.Len() {
+		if cell := next(); cell != "" {
+			counts[cell]++
 		}
 	}
 	declared := map[string]bool{}
@@ -127,8 +132,8 @@ func (p *Column) name(at int, rows [][]string, o Options) (hint string, err erro
 	if err := checkLevels(fmt.Sprintf("column %q", p.Name), p.Levels); err != nil {
 		return "", fmt.Errorf("%w; change it, or leave the column out with --ignore %s", err, p.Name)
 	}
-	if len(rows) >= minCounts {
-		p.count(counts, len(rows))
+	if cells.Len() >= minCounts {
+		p.count(counts, cells.Len())
 	}
 	if hidden == 0 {
 		return "", nil

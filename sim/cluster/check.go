@@ -103,7 +103,7 @@ func clean(n sim.Node, t task.Task) (dataset.Cleaned, *member.Site, error) {
 	if err != nil {
 		return none, nil, err
 	}
-	kept := len(cleaned.Table.Rows)
+	kept := cleaned.Rows.Rows()
 	switch {
 	case kept < len(n.Rows.Rows):
 		return none, nil, fmt.Errorf("a daemon would keep %d of its %d rows (%s); clean them first, or simulate the run",
@@ -112,7 +112,7 @@ func clean(n sim.Node, t task.Task) (dataset.Cleaned, *member.Site, error) {
 		return none, nil, fmt.Errorf("it has %d rows, and a daemon takes part with %d at least, for the statistics of fewer would tell the rows; use fewer nodes or more rows, or simulate the run",
 			kept, tasks.FewestRows)
 	}
-	site, err := member.NewSite(record.NodeID{}, record.CID{}, t, cleaned.Table, n.Split, nil)
+	site, err := member.NewSite(record.NodeID{}, record.CID{}, t, cleaned.Table(), n.Split, nil)
 	return cleaned, site, err
 }
 

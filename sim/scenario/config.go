@@ -216,7 +216,7 @@ func (s Scenario) nodes(table dataset.Table, o dataset.Options, nations map[stri
 	if p.column != "" {
 		nodes, err = s.byColumn(table, p.column, o, nations, t)
 	} else {
-		nodes, err = s.byChance(whole.Table, p, t)
+		nodes, err = s.byChance(whole.Table(), p, t)
 	}
 	if err == nil {
 		err = check(t, len(nodes))
@@ -284,12 +284,12 @@ func (s Scenario) byColumn(table dataset.Table, column string, o dataset.Options
 		if err != nil {
 			return nil, fmt.Errorf("partition = column:%s: %s: %w", column, g.value, err)
 		}
-		complete, _, _ := t.Encoding.Complete(cleaned.Table, true)
+		complete, _, _ := t.Encoding.Complete(cleaned.Table(), true)
 		training, testing, err := t.Encoding.Divide(complete, o.Split, t.Seed)
 		if err != nil {
 			return nil, fmt.Errorf("partition = column:%s: %s: %w", column, g.value, err)
 		}
-		nodes = append(nodes, s.node(g.value, nationOf(g.value, nations), cleaned.Table.Columns, dealt{training.Rows, testing.Rows}))
+		nodes = append(nodes, s.node(g.value, nationOf(g.value, nations), cleaned.Rows.Columns, dealt{training.Rows, testing.Rows}))
 	}
 	return nodes, nil
 }
@@ -449,14 +449,15 @@ func declared(c dataset.Cleaned) dataset.Manifest {
 		if column.Kind != dataset.Categorical {
 			continue
 		}
-		at := slices.Index(c.Table.Columns, column.Name)
+		cells := c.Rows.Cells[slices.Index(c.Rows.Columns, column.Name)]
 		rows := map[string]uint64{}
 		for _, level := range column.Levels {
 			rows[level] = 0
 		}
-		for _, row := range c.Table.Rows {
-			if row[at] != "" {
-				rows[row[at]]++
+		next := cells.Read()
+		for range cells.Len() {
+			if cell := next(); cell != "" {
+				rows[cell]++
 			}
 		}
 		column.Levels, column.Counts, column.Hidden = slices.Sorted(maps.Keys(rows)), nil, false

@@ -513,8 +513,8 @@ func TestSyntheticIsLearnable(t *testing.T) {
 		t.Errorf("%d of 5000 rows are yes, %d for tests", yes, tests)
 	}
 	cleaned, err := dataset.Clean(table, d.Options)
-	if err != nil || len(cleaned.Table.Rows) != 5000 {
-		t.Errorf("%d rows are left, %v", len(cleaned.Table.Rows), err)
+	if err != nil || cleaned.Rows.Rows() != 5000 {
+		t.Errorf("%d rows are left, %v", cleaned.Rows.Rows(), err)
 	}
 	s := New()
 	s.Data, s.Rounds = "synthetic:5000x4", 30

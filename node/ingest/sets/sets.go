@@ -154,8 +154,9 @@ func (s Set) Table() (t dataset.Table, err error) {
 	} else if r, err = gzip.NewReader(bytes.NewReader(b)); err != nil {
 		return t, err
 	}
-	if t, _, err = ingest.CSV(r, ingest.Options{}); err != nil {
-		err = fmt.Errorf("the shipped set %s: %w", s.Name, err)
+	packed, _, err := ingest.CSV(r, ingest.Options{})
+	if err != nil {
+		return t, fmt.Errorf("the shipped set %s: %w", s.Name, err)
 	}
-	return t, err
+	return packed.Table(), nil
 }

@@ -33,20 +33,20 @@ func TestSets(t *testing.T) {
 			continue
 		}
 		repeated := cleaned.Dropped[dataset.DropDuplicate]
-		if len(cleaned.Table.Rows) != s.Rows-repeated || repeated > s.Rows/25 || len(cleaned.LeftOut) != len(s.Options.Ignore) {
-			t.Errorf("%s: %d of %d rows are left, dropped %v, left out %v", s.Name, len(cleaned.Table.Rows), s.Rows, cleaned.Dropped, cleaned.LeftOut)
+		if cleaned.Rows.Rows() != s.Rows-repeated || repeated > s.Rows/25 || len(cleaned.LeftOut) != len(s.Options.Ignore) {
+			t.Errorf("%s: %d of %d rows are left, dropped %v, left out %v", s.Name, cleaned.Rows.Rows(), s.Rows, cleaned.Dropped, cleaned.LeftOut)
 		}
 		encoding, err := dataset.NewEncoding(s.Options.Target, s.Features, "", []dataset.Manifest{cleaned.Manifest})
 		if err != nil {
 			t.Errorf("%s: %v", s.Name, err)
 			continue
 		}
-		training, testing, err := encoding.Divide(cleaned.Table, s.Options.Split, 0)
+		training, testing, err := encoding.Divide(cleaned.Table(), s.Options.Split, 0)
 		if err != nil {
 			t.Errorf("%s: %v", s.Name, err)
 			continue
 		}
-		if share := float64(len(testing.Rows)) / float64(len(cleaned.Table.Rows)); share < 0.15 || share > 0.4 {
+		if share := float64(len(testing.Rows)) / float64(cleaned.Rows.Rows()); share < 0.15 || share > 0.4 {
 			t.Errorf("%s: %.2f of the rows are for tests", s.Name, share)
 		}
 		if _, err := encoding.Encode(training); err != nil {
