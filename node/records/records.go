@@ -164,7 +164,7 @@ func (b *Book) Receive(ctx context.Context, _ record.NodeID, r record.Record) p2
 		return p2p.Accept
 	}
 	if err := b.tooMuch(r); err != nil {
-		b.Log.Fail(err)
+		b.Log.Fail(err, "author", r.Author)
 		return p2p.Ignore
 	}
 	outcome, err := b.Store.PutRecord(r)
@@ -177,7 +177,7 @@ func (b *Book) Receive(ctx context.Context, _ record.NodeID, r record.Record) p2
 		b.handOn(r, content)
 		return p2p.Accept
 	case storage.Equivocation:
-		b.Log.Fail(fmt.Errorf("%s has signed two records for one place (%s %d of %s); both are kept as proof", r.Author, r.Kind, r.Number, r.Subject))
+		b.Log.Fail(fmt.Errorf("%s has signed two records for one place (%s %d of %s); both are kept as proof", r.Author, r.Kind, r.Number, r.Subject), "author", r.Author)
 		other, _, _ := b.Store.Contradicts(r.CID)
 		b.handOn(r, member.Equivocation{Kind: r.Kind, Records: [2]record.CID{r.CID, other}})
 		b.handOnOther(r, content)

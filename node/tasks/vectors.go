@@ -157,7 +157,7 @@ func (r *run) arrived(v *vector, b []byte) {
 	u, err := v.update.Fill(b, r.task)
 	r.post(func(r *run) {
 		if err != nil {
-			r.tasks.Log.Fail(fmt.Errorf("task %q: the update of %s for round %d is of no use: %w", r.task.Name, v.record.Author, v.record.Number, err))
+			r.tasks.Log.Fail(fmt.Errorf("task %q: the update of %s for round %d is of no use: %w", r.task.Name, v.record.Author, v.record.Number, err), "author", v.record.Author)
 			return
 		}
 		r.step(received(v.record, u))
