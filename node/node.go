@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 
+	"village/node/api"
 	"village/node/artifacts"
 	"village/node/contacts"
 	"village/node/datasets"
@@ -78,7 +80,11 @@ func Run(ctx context.Context, h *home.Home, ready func(peerID, address string)) 
 	if err := n.server.Listen(); err != nil {
 		return err
 	}
-	ready(h.ID.String(), n.network.Addrs()[0])
+	addresses := n.network.Addrs()
+	if len(addresses) == 0 {
+		return api.Fail(api.CodeFailed, "ip link", "no network interface of this machine is up, so that no node could reach this one; bring one up, and start the daemon again")
+	}
+	ready(h.ID.String(), addresses[0])
 	select {
 	case <-ctx.Done():
 		return nil
@@ -119,6 +125,10 @@ func New(h *home.Home, o Options) (*Node, error) {
 		Listen: listen, Announce: config.Announce, Peers: config.Peers, MDNS: config.MDNS,
 		Members: h.Members(), Logger: l.Logger, Host: o.Host,
 	}, n.store, book.Receive)
+	if errors.Is(err, p2p.ErrListen) {
+		err = api.Fail(api.CodeFailed, fmt.Sprintf("village daemon, once the key listen in %s names other addresses, as listen = [\"/ip4/0.0.0.0/tcp/%d\"]",
+			filepath.Join(h.Dir, home.ConfigFile), home.DefaultPort+1), "%v", err)
+	}
 	if err != nil {
 		return nil, errors.Join(err, n.store.Close())
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"village/node/api"
+	"village/node/home"
 	"village/protocol/record"
 )
 
@@ -36,6 +38,27 @@ func tableOf(t *testing.T, header string, n int, row func(i int) string) string 
 		b.WriteString(row(i) + "\n")
 	}
 	return file(t, b.String())
+}
+
+// TestPortTaken: a daemon whose port another program has says where to name another.
+func TestPortTaken(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, t.TempDir(), federationOf(t), "budapest")
+	b, err := os.ReadFile(filepath.Join(s.home, home.ConfigFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(string(b), "/tcp/")
+	port, _, _ = strings.Cut(port, "\"")
+	other, err := net.Listen("tcp4", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	e := s.refused(1, []string{"port " + port + " is in use"}, "daemon")
+	if !strings.Contains(e.Next, "listen") || !strings.Contains(e.Next, filepath.Join(s.home, home.ConfigFile)) {
+		t.Errorf("next: %s", e.Next)
+	}
 }
 
 // TestBadInput: whatever a daemon is asked that makes no sense, it says why and

@@ -2,20 +2,50 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"village/node/api"
+	"village/node/home"
 )
+
+// TestNoInterface: a daemon on a machine without a network says so.
+func TestNoInterface(t *testing.T) {
+	s := newSite(t, t.TempDir(), federationOf(t), "budapest")
+	config := filepath.Join(s.home, home.ConfigFile)
+	b, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = regexp.MustCompile(`(?m)^listen = .*$`).ReplaceAll(b, []byte(`listen = ["/ip4/0.0.0.0/tcp/0"]`))
+	if err := os.WriteFile(config, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	daemon := exec.Command("village", "daemon", "--home", s.home)
+	daemon.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}},
+	}
+	out, err := daemon.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Skipf("SKIPPED: a machine without a network is not tested, for this user may not make one: %v", err)
+	}
+	if daemon.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "error: no network interface") || strings.Contains(string(out), "panic") {
+		t.Errorf("exit code %d\n%s", daemon.ProcessState.ExitCode(), out)
+	}
+}
 
 // lab is a network of its own: a bridge, and for each of its sites a network
 // namespace behind it, in which the site's daemon has the address 10.77.0.1 and

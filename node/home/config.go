@@ -46,11 +46,11 @@ func Default() Config { return Config{MDNS: true, AuthorMiB: 256, StrangersMiB: 
 // ParseConfig reads and checks config.toml.
 func ParseConfig(data []byte) (Config, error) {
 	c := Default()
-	if err := DecodeTOML(data, configFile, &c); err != nil {
+	if err := DecodeTOML(data, ConfigFile, &c); err != nil {
 		return Config{}, err
 	}
 	if err := c.Check(); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", configFile, err)
+		return Config{}, fmt.Errorf("%s: %w", ConfigFile, err)
 	}
 	return c, nil
 }

@@ -29,7 +29,7 @@ const Format = 1
 
 // The files of a home, beside api.AddressFile.
 const (
-	configFile  = "config.toml"
+	ConfigFile  = "config.toml"
 	keyFile     = "node.key"
 	storeDir    = "store"
 	lockFile    = "lock"
@@ -134,7 +134,7 @@ func create(dir string, c Config) (h *Home, err error) {
 	}
 	files := []struct{ name, content string }{
 		{keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))},
-		{configFile, string(config)},
+		{ConfigFile, string(config)},
 		{versionFile, strconv.Itoa(Format) + "\n"},
 	}
 	for i, f := range files {
@@ -219,7 +219,7 @@ func (h *Home) readKey() error {
 }
 
 func (h *Home) readConfig() error {
-	path := filepath.Join(h.Dir, configFile)
+	path := filepath.Join(h.Dir, ConfigFile)
 	next := "edit " + api.Quote(path)
 	b, err := readSmall(path)
 	if err != nil {
@@ -278,7 +278,7 @@ func (h *Home) Update(change func(*Config) error) error {
 	if err != nil {
 		return err
 	}
-	if err := writeString(filepath.Join(h.Dir, configFile), 0o600, string(b)); err != nil {
+	if err := writeString(filepath.Join(h.Dir, ConfigFile), 0o600, string(b)); err != nil {
 		return fmt.Errorf("cannot save the config: %w", err)
 	}
 	h.config = c

@@ -66,13 +66,13 @@ func TestInitThenLoad(t *testing.T) {
 	if c := got.Config(); c.Nation != "HUN" || !c.MDNS || c.Members != nil || CheckFederation(c.Federation) != nil {
 		t.Fatalf("config %+v", c)
 	}
-	for name, mode := range map[string]fs.FileMode{".": 0o700, keyFile: 0o600, configFile: 0o600} {
+	for name, mode := range map[string]fs.FileMode{".": 0o700, keyFile: 0o600, ConfigFile: 0o600} {
 		info, err := os.Stat(filepath.Join(h.Dir, name))
 		if err != nil || info.Mode().Perm() != mode {
 			t.Fatalf("%s: mode %v, %v", name, info.Mode(), err)
 		}
 	}
-	b, err := os.ReadFile(filepath.Join(h.Dir, configFile))
+	b, err := os.ReadFile(filepath.Join(h.Dir, ConfigFile))
 	if err != nil || strings.Contains(string(b), "mdns") || strings.Contains(string(b), "peers") {
 		t.Fatalf("defaults are in the file: %s %v", b, err)
 	}
@@ -139,7 +139,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"foreign version file", versionFile, "v1.2.3\n", 0o600, api.CodeNotInitialised, "not initialised"},
 		{"key for others", keyFile, "", 0o640, api.CodeFailed, "mode 0640"},
 		{"key of something else", keyFile, "-----BEGIN X-----\n-----END X-----\n", 0o600, api.CodeFailed, "not an Ed25519 key"},
-		{"unknown key", configFile, "nation = \"HUN\"\nname = \"x\"\nfederation = \"f\"\npears = []\n", 0o600, api.CodeFailed, `config.toml, line 4: unknown key "pears"; did you mean "peers"?`},
+		{"unknown key", ConfigFile, "nation = \"HUN\"\nname = \"x\"\nfederation = \"f\"\npears = []\n", 0o600, api.CodeFailed, `config.toml, line 4: unknown key "pears"; did you mean "peers"?`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := mustInit(t)
@@ -226,7 +226,7 @@ func TestLockReadsTheConfigAgain(t *testing.T) {
 
 func TestUpdate(t *testing.T) {
 	h := mustInit(t)
-	before, err := os.ReadFile(filepath.Join(h.Dir, configFile))
+	before, err := os.ReadFile(filepath.Join(h.Dir, ConfigFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestUpdate(t *testing.T) {
 			t.Fatal("a bad change was accepted")
 		}
 	}
-	after, _ := os.ReadFile(filepath.Join(h.Dir, configFile))
+	after, _ := os.ReadFile(filepath.Join(h.Dir, ConfigFile))
 	if string(before) != string(after) || h.Config().Listen[0] == "x" || h.Config().Name != "Budapest" {
 		t.Fatal("a refused change was kept")
 	}

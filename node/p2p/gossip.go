@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
@@ -35,9 +36,13 @@ func (n *Network) joinTopic() error {
 	params.D, params.Dlo, params.Dhi = 8, 6, 12
 	params.IDontWantMessageThreshold = 16 << 10 // below it costs more than it saves
 
+	// Over floodsub every message would go to whoever asks for it so, past the mesh.
+	protocols := slices.DeleteFunc(slices.Clone(pubsub.GossipSubDefaultProtocols), func(p protocol.ID) bool { return p == pubsub.FloodSubID })
+
 	score, thresholds := scoring(n.names.topic)
 	ps, err := pubsub.NewGossipSub(n.ctx, n.host,
 		pubsub.WithGossipSubParams(params),
+		pubsub.WithGossipSubProtocols(protocols, pubsub.GossipSubDefaultFeatures),
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
 		pubsub.WithNoAuthor(),
 		pubsub.WithMessageIdFn(func(m *pb.Message) string {

@@ -201,7 +201,7 @@ func (n *Network) listen(addrs []string) error {
 	for _, s := range addrs {
 		a, err := multiaddr.NewMultiaddr(s)
 		if err != nil {
-			return fmt.Errorf("--listen %q is not a multiaddr such as /ip4/0.0.0.0/tcp/4811: %w", s, err)
+			return fmt.Errorf("listen: %q is not a multiaddr such as /ip4/0.0.0.0/tcp/4811: %w", s, err)
 		}
 		if isTCP(a) {
 			tcpAddrs = append(tcpAddrs, a)
@@ -236,13 +236,16 @@ func (n *Network) listen(addrs []string) error {
 	return nil
 }
 
+// ErrListen is that an address of the config is not to be had.
+var ErrListen = errors.New("cannot listen")
+
 func listenError(a multiaddr.Multiaddr, err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) { // libp2p keeps the text alone
 		port, perr := a.ValueForProtocol(multiaddr.P_TCP)
 		if perr != nil {
 			port, _ = a.ValueForProtocol(multiaddr.P_UDP)
 		}
-		return fmt.Errorf("port %s is in use (%s): choose another with --listen: %w", port, a, err)
+		return fmt.Errorf("%w on %s: port %s is in use", ErrListen, a, port)
 	}
-	return fmt.Errorf("cannot listen on %s: choose another address with --listen: %w", a, err)
+	return fmt.Errorf("%w on %s: %w", ErrListen, a, err)
 }

@@ -612,8 +612,15 @@ func TestListenErrorNamesThePort(t *testing.T) {
 	addr = addr[:strings.Index(addr, "/p2p/")]
 	port := addr[strings.LastIndex(addr, "/")+1:]
 	_, err := New(Config{Key: keyOf("b"), Federation: federation, Listen: []string{addr}}, newStore(), nil)
-	if err == nil || !strings.Contains(err.Error(), port) || !strings.Contains(err.Error(), "--listen") {
-		t.Fatalf("got %v, want an error that names port %s and --listen", err, port)
+	if err == nil || !strings.Contains(err.Error(), "port "+port+" is in use") || !errors.Is(err, ErrListen) {
+		t.Fatalf("got %v, want %v that names port %s", err, ErrListen, port)
+	}
+}
+
+func TestFloodsubIsNotOffered(t *testing.T) {
+	offered := startNode(t, "a", newStore()).host.Mux().Protocols()
+	if !slices.Contains(offered, pubsub.GossipSubID_v13) || slices.Contains(offered, pubsub.FloodSubID) {
+		t.Error(offered)
 	}
 }
 
