@@ -169,6 +169,16 @@ func (s *Store) FreeBytes() uint64 {
 	return free
 }
 
+// Writable says why nothing can be written: the disk is full ([ErrFull]), or became
+// read-only, as Linux makes it after errors, or the directory is gone.
+func (s *Store) Writable() error {
+	const writing = 2 // W_OK of access(2)
+	if err := syscall.Access(s.dir, writing); err != nil {
+		return fmt.Errorf("the store %s cannot be written to: %w; see to its disk and start again", s.dir, err)
+	}
+	return enough(s.free(), s.reserve)
+}
+
 // fileSystem returns what this user may still write to the store's file system
 // and how large it is, in bytes.
 func (s *Store) fileSystem() (free, size uint64) {

@@ -141,6 +141,9 @@ func TestFullDisk(t *testing.T) {
 		fill(t, other, left)
 		refused("dataset", "add", rows, "--name", "small", "--target", "sick")
 		refused("task", "propose", "--name", "x", "--target", "sick", "--nodes", s.id)
+		if last := s.status().LastError; !strings.Contains(last, "disk is full") {
+			t.Errorf("last error: %s", last)
+		}
 		serves()
 	}
 	s.refused(1, []string{"disk is full", "free some space", "tried again"}, "task", "join", later, "--dataset", kept[0])
@@ -177,6 +180,31 @@ func TestFullDisk(t *testing.T) {
 	model(t, later, s)
 	if v, err := s.client().Task(context.Background(), cidOf(t, id)); err != nil || v.ModelCID.String() != cid {
 		t.Errorf("the task has model %s, %v", v.ModelCID, err)
+	}
+}
+
+// TestReadOnlyDisk: a disk that becomes read-only under a daemon that has nothing to
+// write is named by its status.
+func TestReadOnlyDisk(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, t.TempDir(), federationOf(t), "budapest")
+	s.start()
+	if last := s.status().LastError; last != "" {
+		t.Errorf("last error: %s", last)
+	}
+	store := filepath.Join(s.home, "store")
+	if err := syscall.Mount("tmpfs", store, "tmpfs", syscall.MS_RDONLY, "size=1g"); err != nil {
+		t.Skipf("SKIPPED: a read-only disk is not tested, for this user may not mount a tmpfs: %v; run the test as root", err)
+	}
+	last := s.status().LastError
+	if err := syscall.Unmount(store, syscall.MNT_DETACH); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(last, "read-only file system") || !strings.Contains(last, store) {
+		t.Errorf("last error: %s", last)
+	}
+	if last := s.status().LastError; last != "" {
+		t.Errorf("last error: %s", last)
 	}
 }
 

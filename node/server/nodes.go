@@ -35,6 +35,9 @@ func (s *Server) status() any {
 		MessagesDropped: traffic.Dropped, MessagesRefused: traffic.Refused, Lost: s.Models.Lost(),
 		UptimeSeconds: time.Since(s.started).Seconds(), LastError: s.Log.Last(),
 	}
+	if err := s.Store.Writable(); err != nil { // now, whoever has tried
+		answer.LastError = err.Error()
+	}
 	for _, p := range s.Network.Peers() {
 		if p.Connected {
 			answer.Peers++
