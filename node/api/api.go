@@ -327,6 +327,9 @@ type ShownTask struct {
 	Parent    record.CID   `json:"parent,omitzero"` // model that the task goes on from
 	Search    *task.Search `json:"search,omitempty"`
 	Kept      []int        `json:"kept,omitempty"` // candidates that are still in the search
+	// Certified says that the certificate of the model has come, without which it
+	// cannot be verified: the nodes take turns in making it.
+	Certified bool `json:"certified"`
 }
 
 // ModelSummary is a sealed model.

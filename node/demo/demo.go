@@ -332,9 +332,26 @@ func follow(ctx context.Context, all []*hospital, id record.CID, p *progress) er
 	})
 }
 
+// certified waits until every node that was not lost has the certificate of the model:
+// it may come after the model.
+func certified(ctx context.Context, all []*hospital, id record.CID) error {
+	return each(ctx, all, func(ctx context.Context, _ int, h *hospital) error {
+		if h.lost {
+			return nil
+		}
+		return until(ctx, func() (bool, error) {
+			t, err := h.client.Task(ctx, id)
+			return t.Certified, err
+		})
+	})
+}
+
 // conclude gathers every node's model and report, which must be the same, and
 // sets them beside the pooled model. Of a lost node nothing can be gathered.
 func conclude(ctx context.Context, all []*hospital, id record.CID) (Result, error) {
+	if err := certified(ctx, all, id); err != nil {
+		return Result{}, err
+	}
 	shown, err := all[0].client.Task(ctx, id)
 	if err != nil {
 		return Result{}, err

@@ -33,6 +33,7 @@ func (r *run) shown(schema string) api.ShownTask {
 		Schema: schema, TaskSummary: r.summary(),
 		Description: t.Description, Encoding: t.Encoding, Target: t.Encoding.Target, Features: []string{},
 		Training: t.Training, Nodes: []api.TaskNode{}, RoundTime: float64(t.RoundTime) / 1000, Search: t.Search,
+		Certified: r.Certified(),
 	}
 	for _, f := range t.Encoding.Features {
 		answer.Features = append(answer.Features, f.String())
