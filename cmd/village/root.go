@@ -21,17 +21,22 @@ type app struct {
 }
 
 func newRoot(a *app) *cobra.Command {
+	version := newVersion(a)
 	root := group("village", "Train models together with other nations, without a coordinator",
-		newInit(a), newDaemon(a), newID(a), newStatus(a), newVersion(a),
+		newInit(a), newDaemon(a), newID(a), newStatus(a), version,
 		newPeer(a), newMember(a), newDataset(a), newTask(a), newModel(a), newSim(a), newDemo(a),
 	)
 	root.SilenceErrors = true
 	root.SilenceUsage = true
+	asked := root.Flags().Bool("version", false, "show the version of this program")
 	root.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return cmd.Help()
+		switch {
+		case len(args) > 0:
+			return unknownCommand(cmd, args[0])
+		case *asked:
+			return version.RunE(version, nil)
 		}
-		return unknownCommand(cmd, args[0])
+		return cmd.Help()
 	}
 	root.PersistentFlags().StringVar(&a.home, "home", "", "directory of the node (else $VILLAGE_HOME, else in the XDG data directory)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "answer with one JSON object")

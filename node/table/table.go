@@ -524,8 +524,21 @@ func Model(w io.Writer, v api.ShownModel) error {
 	return list(w, "", head, rows)
 }
 
+// defused is a cell that spreadsheets show and do not run, as they do a text that
+// begins like a formula. Numbers stay what they are.
+func defused(cell string) string {
+	if cell == "" || !strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+		return cell
+	}
+	if _, err := strconv.ParseFloat(cell, 64); err == nil {
+		return cell
+	}
+	return "'" + cell
+}
+
 // PredictionsCSV writes predictions as CSV: the class, and the probability of
-// each class, a line for a row. A row without a prediction has empty cells.
+// each class, a line for a row. A row without a prediction has empty cells. Classes
+// are what other nodes have named so, so that none is left that a spreadsheet runs.
 func PredictionsCSV(w io.Writer, v api.Predictions) error {
 	c := csv.NewWriter(w)
 	head := []string{"prediction"}
@@ -535,7 +548,7 @@ func PredictionsCSV(w io.Writer, v api.Predictions) error {
 	c.Write(head)
 	for i, p := range v.Predictions {
 		row := make([]string, len(head))
-		row[0] = p
+		row[0] = defused(p)
 		if i < len(v.Probabilities) {
 			for j, x := range v.Probabilities[i][:min(len(v.Probabilities[i]), len(v.Classes))] {
 				row[1+j] = strconv.FormatFloat(x, 'g', -1, 64)

@@ -180,3 +180,12 @@ func TestMembersNameThisNode(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// Classes come from other nodes; a spreadsheet must not run one.
+func TestPredictionsAreDefused(t *testing.T) {
+	v := api.Predictions{Predictions: []string{"=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-1", "+1.5e3", "-0.25", "", "a=b", "'"}}
+	want := "prediction\n'=1+1\n'+cmd\n'-2+3\n'@SUM(A1)\n'\t=1\n\"'\r=1\"\n-1\n+1.5e3\n-0.25\n\na=b\n'\n"
+	if got := render(t, func(w *bytes.Buffer, v api.Predictions) error { return PredictionsCSV(w, v) }, v); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
