@@ -18,6 +18,7 @@ import (
 	"github.com/multiformats/go-multihash"
 
 	"village/protocol/record"
+	"village/storage/journal"
 )
 
 const (
@@ -37,6 +38,9 @@ func (s *Store) AddArtifact(ctx context.Context, r io.Reader) (record.CID, int64
 		return record.CID{}, 0, fmt.Errorf("add artifact: %w", err)
 	}
 	if err := sink.flush(ctx); err != nil {
+		return record.CID{}, 0, fmt.Errorf("add artifact: %w", err)
+	}
+	if err := s.journal.Append(journal.Entry{Kind: claimArtifact, Body: root.Bytes()}); err != nil {
 		return record.CID{}, 0, fmt.Errorf("add artifact: %w", err)
 	}
 	return root, in.n, nil
@@ -322,7 +326,7 @@ func (b blockSpace) PutMany(ctx context.Context, bs []blocks.Block) error {
 	for _, block := range bs {
 		b.s.repaired(blockName(block.Cid()))
 	}
-	return nil
+	return b.s.regained()
 }
 
 func (b blockSpace) DeleteBlock(_ context.Context, c cid.Cid) error {

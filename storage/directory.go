@@ -43,14 +43,14 @@ func prepare(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := claim(lock); err != nil {
+	if err := take(lock); err != nil {
 		lock.Close()
 		return nil, err
 	}
 	return lock, nil
 }
 
-func claim(lock *os.File) error {
+func take(lock *os.File) error {
 	dir := lock.Name()
 	info, err := lock.Stat()
 	if err != nil {
@@ -79,28 +79,44 @@ func claim(lock *os.File) error {
 // identify says whether dir holds a store that this program can read, or
 // nothing yet. It changes nothing.
 func identify(dir string) error {
+	var head [8]byte
 	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
-	if errors.Is(err, fs.ErrNotExist) {
-		entries, err := os.ReadDir(dir)
+	if err == nil {
+		_, err = io.ReadFull(f, head[:])
+		f.Close()
 		if err != nil {
-			return fmt.Errorf("open store: %w", err)
+			return fmt.Errorf("%s: its MANIFEST is cut short: %w", dir, ErrDamaged)
 		}
-		for _, e := range entries {
-			if e.Name() != "MANIFEST-REWRITE" { // left by a kill in the very first start
-				return fmt.Errorf("%s holds %q: %w; choose an empty directory", dir, e.Name(), ErrForeign)
-			}
+		err = identifyManifest(dir, head)
+		if errors.Is(err, ErrForeign) && hasFile(dir, journalName) {
+			return fmt.Errorf("%s: its MANIFEST is of something else: %w", dir, ErrDamaged)
 		}
-		return nil
+		return err
 	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("open store: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
-	defer f.Close()
-	var head [8]byte
-	if _, err := io.ReadFull(f, head[:]); err != nil {
-		return fmt.Errorf("%s: its MANIFEST is cut short: %w", dir, ErrDamaged)
+	ours := hasFile(dir, journalName)
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == "MANIFEST-REWRITE": // left by a kill in the very first start
+		case name == journalName || name == journalName+".new":
+		case ours:
+			return fmt.Errorf("%s: its MANIFEST is missing: %w", dir, ErrDamaged)
+		default:
+			return fmt.Errorf("%s holds %q: %w; choose an empty directory", dir, name, ErrForeign)
+		}
 	}
-	return identifyManifest(dir, head)
+	return nil
+}
+
+func hasFile(dir, name string) bool {
+	_, err := os.Stat(filepath.Join(dir, name))
+	return err == nil
 }
 
 // identifyManifest judges the first bytes of Badger's manifest: "Bdgr", the

@@ -112,6 +112,11 @@ func damagedName(key, value []byte) string {
 	if _, err := unseal(key, value); err == nil {
 		return ""
 	}
+	return sealedName(key)
+}
+
+// sealedName is what the sealed value at key is called.
+func sealedName(key []byte) string {
 	switch key[0] {
 	case spaceRows, spaceChunk:
 		if _, c, err := cid.CidFromBytes(key[1:]); err == nil {

@@ -272,7 +272,14 @@ func (s *Store) PutRecord(r record.Record) (Outcome, error) {
 	for _, h := range gone {
 		ops = append(ops, op{key: recordKey(h.cid)})
 	}
+	claim, err := claimRecordOf(r.Slot, r.Number, r.CID)
+	if err != nil {
+		return 0, err
+	}
 	if err := s.commit(ops...); err != nil {
+		return 0, err
+	}
+	if err := s.journal.Append(claim); err != nil {
 		return 0, err
 	}
 	s.index.Lock()
@@ -281,8 +288,21 @@ func (s *Store) PutRecord(r record.Record) (Outcome, error) {
 		s.index.remove(h.cid)
 	}
 	s.index.Unlock()
-	s.repaired("record " + r.CID.String())
+	s.returned(r)
 	return Stored, nil
+}
+
+// returned takes note that a record is here, and others need not be any more.
+func (s *Store) returned(r record.Record) {
+	s.repaired("record " + r.CID.String())
+	s.damage.Lock()
+	defer s.damage.Unlock()
+	for cid, c := range s.absent {
+		if c.slot() == r.Slot && s.index.covers(c) {
+			delete(s.absent, cid)
+			delete(s.damaged, "record "+cid.String())
+		}
+	}
 }
 
 func (s *Store) putEvidence(first, second record.Record) (Outcome, error) {
@@ -292,7 +312,14 @@ func (s *Store) putEvidence(first, second record.Record) (Outcome, error) {
 	if err := errors.Join(errA, errB); err == nil || !lost(err) {
 		return Proven, err
 	}
-	if err := s.commit(op{a, seal(a, first.Bytes)}, op{b, seal(b, second.Bytes)}); err != nil {
+	sealedA, sealedB := seal(a, first.Bytes), seal(b, second.Bytes)
+	if err := s.unclaim(a, b); err != nil {
+		return 0, err
+	}
+	if err := s.commit(op{a, sealedA}, op{b, sealedB}); err != nil {
+		return 0, err
+	}
+	if err := s.journal.Append(claimValue(a, sealedA), claimValue(b, sealedB)); err != nil {
 		return 0, err
 	}
 	s.index.Lock()

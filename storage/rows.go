@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"village/protocol/record"
+	"village/storage/journal"
 )
 
 // maxName is the longest CID of a dataset, and the longest name of a private
@@ -80,20 +81,46 @@ func (s *Store) PutRows(dataset record.CID, rows ...[]byte) error {
 			ops = nil
 		}
 	}
-	key := rowsKey(name)
-	ops = append(ops, op{key, seal(key, h.bytes())})
-	if err := s.commitAll(ops); err != nil {
+	if err := s.putSealed(rowsKey(name), h.bytes(), ops...); err != nil {
 		return fmt.Errorf("put rows of %s: %w", dataset, err)
 	}
 	s.repaired("rows of " + dataset.String())
 	return s.sweepChunks(append([]byte{spaceChunk}, name...))
 }
 
+// putSealed puts a value under a name, behind what it refers to, and claims it.
+func (s *Store) putSealed(key, value []byte, before ...op) error {
+	sealed := seal(key, value)
+	if err := s.unclaim(key); err != nil {
+		return err
+	}
+	if err := s.commitAll(append(before, op{key, sealed})); err != nil {
+		return err
+	}
+	return s.journal.Append(claimValue(key, sealed))
+}
+
+// unclaim withdraws the claims to the values that stand at keys, ahead of other
+// values.
+func (s *Store) unclaim(keys ...[]byte) error {
+	var gone []journal.Entry
+	for _, key := range keys {
+		there, err := s.has(key)
+		if err != nil {
+			return err
+		}
+		if there {
+			gone = append(gone, unclaimValue(key))
+		}
+	}
+	return s.journal.Append(gone...)
+}
+
 // Rows returns the rows of a dataset, [ErrNotFound], or [ErrDamaged] where they
 // are not, to the last byte, what was put.
 func (s *Store) Rows(dataset record.CID) ([]byte, error) {
 	rows, err := s.readRows(dataset.Bytes())
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) && s.isDamaged("rows of "+dataset.String()) {
 		s.markDamaged("rows of " + dataset.String())
 		return nil, fmt.Errorf("rows of %s: %w; add the dataset again", dataset, err)
 	}
@@ -168,8 +195,10 @@ func (s *Store) sweepChunks(prefix []byte) error {
 			dataset = name
 			head := rowsKey(name)
 			sealed, err := s.get(head)
-			if errors.Is(err, ErrNotFound) {
+			if errors.Is(err, ErrNotFound) && !s.isDamaged(sealedName(head)) {
 				live = nil
+			} else if errors.Is(err, ErrNotFound) {
+				live = key[:1+n]
 			} else if err != nil {
 				return err
 			} else if h, err := parseRowsHeader(head, sealed); err != nil {
@@ -194,8 +223,7 @@ func (s *Store) PutPrivate(key string, value []byte) error {
 	if len(value) > maxValue {
 		return fmt.Errorf("private %q: %d bytes, at most %d", key, len(value), maxValue)
 	}
-	k := append([]byte{spacePrivate}, key...)
-	if err := s.commit(op{k, seal(k, value)}); err != nil {
+	if err := s.putSealed(append([]byte{spacePrivate}, key...), value); err != nil {
 		return fmt.Errorf("private %q: %w", key, err)
 	}
 	s.repaired("private " + key)
@@ -205,6 +233,9 @@ func (s *Store) PutPrivate(key string, value []byte) error {
 // Private returns a private fact, [ErrNotFound] or [ErrDamaged].
 func (s *Store) Private(key string) ([]byte, error) {
 	value, err := s.getSealed(append([]byte{spacePrivate}, key...))
+	if errors.Is(err, ErrNotFound) && s.isDamaged("private "+key) {
+		err = ErrDamaged
+	}
 	if errors.Is(err, ErrDamaged) {
 		s.markDamaged("private " + key)
 	}

@@ -23,6 +23,11 @@
 // SHA-256(key ‖ value). Values are at most
 // 1 MiB and a seal. Those under 64 KiB live in the
 // LSM tree, so that all records that gossip carries do, the rest in the value log.
+//
+// Beside the database lies a journal that claims what must be there: records, rows,
+// artifacts that were added here, private facts and evidence. Open names by
+// [Store.Damaged] what is claimed and gone. [Check] and [Salvage] read a store that
+// does not open.
 package storage
 
 import (
@@ -39,6 +44,9 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"village/protocol/record"
+	"village/storage/journal"
 )
 
 // Errors that the store's methods wrap.
@@ -103,7 +111,9 @@ const (
 type Store struct {
 	dir   string
 	light bool
-	lock  *os.File      // the directory: locked while the store is open, synced after every write
+	lock  *os.File      // the directory: locked while the store is open
+	files journal.FS    // the same, synced after every write
+	fresh bool          // there was no store before this Open
 	free  func() uint64 // FreeBytes, except in tests
 	log   logger
 
@@ -124,8 +134,12 @@ type Store struct {
 
 	index index
 
-	damage  sync.Mutex
-	damaged map[string]struct{}
+	journal *journal.Journal
+
+	damage   sync.Mutex
+	damaged  map[string]struct{}
+	absent   map[record.CID]recordClaim // claimed and not there
+	doubtful bool                       // the journal itself is damaged
 }
 
 // Open opens the store in dir, creating it, readable by this user alone, where
@@ -146,7 +160,11 @@ func openAs(dir string, light bool) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, light: light, lock: lock, damaged: map[string]struct{}{}}
+	s := &Store{
+		dir: dir, light: light, lock: lock, files: journal.Dir{File: lock, Light: light},
+		damaged: map[string]struct{}{}, absent: map[record.CID]recordClaim{},
+	}
+	s.fresh = !hasFile(dir, badger.ManifestFilename) && !hasFile(dir, journalName)
 	_, size := s.fileSystem()
 	s.free, s.reserve = s.FreeBytes, reserveOf(size)
 	// Replaying and flushing the memtables takes space.
@@ -157,16 +175,34 @@ func openAs(dir string, light bool) (*Store, error) {
 		lock.Close()
 		return nil, err
 	}
-	if err := s.loadRecords(); err != nil {
-		s.Close()
-		return nil, err
-	}
-	if err := s.sweepRows(); err != nil {
-		s.Close()
-		return nil, err
+	if err := s.load(); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
+
+// load brings the open database and its journal together.
+func (s *Store) load() error {
+	if err := s.loadRecords(); err != nil {
+		return err
+	}
+	var found journal.Found
+	var err error
+	if s.journal, found, err = journal.Open(s.files, journalName, living); err != nil {
+		return fmt.Errorf("store %s: %w", s.dir, err)
+	}
+	for _, part := range found.Damaged {
+		s.markDamaged("journal, " + part)
+		s.doubtful = true
+	}
+	if err := s.reconcile(found); err != nil {
+		return err
+	}
+	return s.sweepRows()
+}
+
+// Fresh says that Open has found no store, and made one.
+func (s *Store) Fresh() bool { return s.fresh }
 
 // reserveOf is what writes leave free on a file system of size bytes.
 func reserveOf(size uint64) uint64 { return min(max(size/4, minReserve), maxReserve) }
@@ -187,6 +223,9 @@ func (s *Store) Close() error {
 	defer s.life.Unlock()
 	if s.lock == nil {
 		return nil
+	}
+	if s.journal != nil {
+		defer s.journal.Close() // all of it is durable
 	}
 	if s.db != nil && enough(s.free(), s.reserve/4) != nil {
 		// To flush the memtables could kill the process. All that was acknowledged
@@ -321,11 +360,8 @@ func (s *Store) commit(ops ...op) error {
 	if s.log.unsynced.Load() {
 		return errUnsynced
 	}
-	if s.light {
-		return nil
-	}
 	// Badger does not sync the directory when it starts a new log file.
-	if err := s.lock.Sync(); err != nil {
+	if err := s.files.Sync(); err != nil {
 		return fmt.Errorf("sync store: %w", err)
 	}
 	return nil
