@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -31,6 +33,7 @@ const (
 	claimRecord   = 'r' // dag-cbor of a recordClaim
 	claimSealed   = 's' // a seal, and the key at which the value with that seal stands
 	claimArtifact = 'a' // the CID of an artifact that was added here
+	claimDoubt    = '?' // nothing: more may be missing than is claimed
 	claimGone     = '-' // the name of a claim that no longer holds
 )
 
@@ -74,6 +77,7 @@ func claimOf(e journal.Entry) (c claim, err error) {
 	case claimArtifact:
 		c.cid, err = cid.Cast(e.Body)
 		name = e.Body
+	case claimDoubt:
 	case claimGone:
 		c.name = string(e.Body)
 		return c, nil
@@ -146,42 +150,45 @@ type values interface {
 	has(key []byte) (bool, error)
 }
 
-// compare holds what is there against what is claimed. It calls lack with the name
-// of everything that is gone, or of which an older version has come back, and fails
-// where the store could not be asked.
-func compare(claims []claim, x *index, in values, lack func(claim, string)) error {
+// what names the thing that a claim is about, as [Store.Damaged] does.
+func (c claim) what() string {
+	switch c.kind {
+	case claimRecord:
+		return "record " + c.record.CID.String()
+	case claimArtifact:
+		return "artifact " + c.cid.String()
+	}
+	return nameOf(c.key)
+}
+
+// compare holds what is there against what is claimed. It calls lack for everything
+// that is gone, or of which an older version has come back, and fails where the
+// store could not be asked.
+func compare(claims []claim, x *index, in values, lack func(claim)) error {
 	for _, c := range claims {
+		whole, err := true, error(nil)
 		switch c.kind {
 		case claimRecord:
-			if !x.covers(c.record) {
-				lack(c, "record "+c.record.CID.String())
-			}
+			whole = x.covers(c.record)
 		case claimSealed:
-			sealed, err := in.get(c.key)
-			if err != nil && !lost(err) {
-				return err
+			var sealed []byte
+			if sealed, err = in.get(c.key); lost(err) {
+				whole, err = false, nil
+				break
 			}
 			_, bad := unseal(c.key, sealed)
-			if bad != nil || !bytes.Equal(sealed[:sha256.Size], c.seal) {
-				lack(c, sealedName(c.key))
-				continue
-			}
-			if c.key[0] != spaceRows {
-				continue
-			}
-			switch whole, err := hasChunks(c.key, sealed, in); {
-			case err != nil:
-				return err
-			case !whole:
-				lack(c, sealedName(c.key))
+			whole = bad == nil && bytes.Equal(sealed[:sha256.Size], c.seal)
+			if err == nil && whole && c.key[0] == spaceRows {
+				whole, err = hasChunks(c.key, sealed, in)
 			}
 		case claimArtifact:
-			switch whole, err := hasArtifact(c.cid, in); {
-			case err != nil:
-				return err
-			case !whole:
-				lack(c, artifactName(c.cid))
-			}
+			whole, err = hasArtifact(c.cid, in)
+		}
+		if err != nil {
+			return err
+		}
+		if !whole {
+			lack(c)
 		}
 	}
 	return nil
@@ -252,8 +259,6 @@ func hasArtifact(c cid.Cid, in values) (bool, error) {
 	return true, nil
 }
 
-func artifactName(c cid.Cid) string { return "artifact " + c.String() }
-
 // claimsOf reads entries, without those of a newer program.
 func claimsOf(entries []journal.Entry) (claims []claim) {
 	for _, e := range living(entries) {
@@ -268,25 +273,39 @@ func claimsOf(entries []journal.Entry) (claims []claim) {
 // what is there and was not claimed.
 func (s *Store) reconcile(found journal.Found) error {
 	claims := claimsOf(found.Entries)
-	var stale []op
-	err := compare(claims, &s.index, s, func(c claim, name string) {
-		s.markDamaged(name)
-		switch {
-		case c.kind == claimRecord:
-			s.absent[c.record.CID] = c.record
-		case c.kind == claimSealed && c.key[0] != spaceRows:
-			stale = append(stale, op{key: c.key}) // an older value is no answer
-		}
-	})
+	lacking, err := s.lacking(claims)
 	if err != nil {
 		return err
 	}
-	if err := s.commitAll(stale); err != nil {
-		return err
+	if len(lacking) > 0 {
+		rescued, err := s.rescue(lacking)
+		if err != nil {
+			return err
+		}
+		if rescued {
+			if err := s.loadRecords(); err != nil {
+				return err
+			}
+			if lacking, err = s.lacking(lacking); err != nil {
+				return err
+			}
+		}
+	}
+	if len(lacking) == 0 {
+		if err := os.RemoveAll(filepath.Join(s.dir, asideName)); err != nil {
+			return err
+		}
+	}
+	for _, c := range lacking {
+		s.markDamaged(c.what())
+		if c.kind == claimRecord {
+			s.absent[c.record.CID] = c.record
+		}
 	}
 	claimed := map[string]bool{}
 	for _, c := range claims {
 		claimed[c.name] = true
+		s.doubtful = s.doubtful || c.kind == claimDoubt
 	}
 	var news []journal.Entry
 	for slot, in := range s.index.slots {
@@ -318,9 +337,28 @@ func (s *Store) reconcile(found journal.Found) error {
 		}
 	}
 	if len(found.Damaged) > 0 {
+		if err := s.Doubt(); err != nil {
+			return err
+		}
 		return s.journal.Compact()
 	}
 	return nil
+}
+
+// lacking returns the claims that do not hold, and removes older values that have
+// come back: they are no answer.
+func (s *Store) lacking(claims []claim) (lacking []claim, err error) {
+	var stale []op
+	err = compare(claims, &s.index, s, func(c claim) {
+		lacking = append(lacking, c)
+		if c.kind == claimSealed && c.key[0] != spaceRows {
+			stale = append(stale, op{key: c.key})
+		}
+	})
+	if err == nil {
+		err = s.commitAll(stale)
+	}
+	return lacking, err
 }
 
 // regained takes note of artifacts that are whole again.
@@ -339,18 +377,4 @@ func (s *Store) regained() error {
 		}
 	}
 	return nil
-}
-
-// Unsure says whether the disk may have lost a record that author has signed: one
-// that is claimed is not there, or what claimed it is damaged. Whoever signs then
-// may sign against a record that others hold.
-func (s *Store) Unsure(author record.NodeID) bool {
-	s.damage.Lock()
-	defer s.damage.Unlock()
-	for _, c := range s.absent {
-		if c.Author == author {
-			return true
-		}
-	}
-	return s.doubtful
 }

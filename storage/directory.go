@@ -59,11 +59,8 @@ func take(lock *os.File) error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is a file: %w; choose another directory", dir, ErrForeign)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return fmt.Errorf("%s: %w; stop it first", dir, ErrInUse)
-		}
-		return fmt.Errorf("lock store %s: %w", dir, err)
+	if err := hold(lock); err != nil {
+		return err
 	}
 	if err := identify(dir); err != nil {
 		return err
@@ -74,6 +71,18 @@ func take(lock *os.File) error {
 		}
 	}
 	return sweep(dir)
+}
+
+// hold locks a directory.
+func hold(lock *os.File) error {
+	err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("%s: %w; stop it first", lock.Name(), ErrInUse)
+	}
+	if err != nil {
+		return fmt.Errorf("lock store %s: %w", lock.Name(), err)
+	}
+	return nil
 }
 
 // identify says whether dir holds a store that this program can read, or

@@ -95,29 +95,32 @@ func (s *Store) verify() (intact bool, err error) {
 // damagedName returns what the value at key is called in [Store.Damaged], and
 // nothing where it is intact.
 func damagedName(key, value []byte) string {
+	intact := false
 	switch key[0] {
 	case spaceRecord:
 		c, err := cid.Cast(key[1:])
-		if err != nil || record.CIDOf(value) != (record.CID{Cid: c}) {
-			return "record " + recordName(key)
-		}
-		return ""
+		intact = err == nil && record.CIDOf(value) == (record.CID{Cid: c})
 	case spaceBlock:
 		mh, err := multihash.Decode(key[1:])
-		if sum := sha256.Sum256(value); err != nil || !bytes.Equal(sum[:], mh.Digest) {
-			return blockName(cid.NewCidV1(cid.Raw, key[1:]))
-		}
+		sum := sha256.Sum256(value)
+		intact = err == nil && bytes.Equal(sum[:], mh.Digest)
+	default:
+		_, err := unseal(key, value)
+		intact = err == nil
+	}
+	if intact {
 		return ""
 	}
-	if _, err := unseal(key, value); err == nil {
-		return ""
-	}
-	return sealedName(key)
+	return nameOf(key)
 }
 
-// sealedName is what the sealed value at key is called.
-func sealedName(key []byte) string {
+// nameOf is what the value at key is called.
+func nameOf(key []byte) string {
 	switch key[0] {
+	case spaceRecord:
+		return "record " + recordName(key)
+	case spaceBlock:
+		return blockName(cid.NewCidV1(cid.Raw, key[1:]))
 	case spaceRows, spaceChunk:
 		if _, c, err := cid.CidFromBytes(key[1:]); err == nil {
 			return "rows of " + c.String()

@@ -63,6 +63,11 @@ type group struct {
 
 func byBytes(a, b record.CID) int { return strings.Compare(a.KeyString(), b.KeyString()) }
 
+func (x *index) reset() {
+	x.slots, x.slotOf, x.groups = map[record.Slot][]held{}, map[record.CID]record.Slot{}, map[string]*group{}
+	x.proofs, x.bytes = map[record.CID]half{}, map[record.NodeID]uint64{}
+}
+
 func (x *index) add(slot record.Slot, h held) {
 	x.slots[slot] = append(x.slots[slot], h)
 	slices.SortFunc(x.slots[slot], func(a, b held) int {
@@ -179,11 +184,7 @@ func evidenceName(key []byte) string {
 
 // loadRecords builds the index and drops what does not hash to its name.
 func (s *Store) loadRecords() error {
-	s.index.slots = map[record.Slot][]held{}
-	s.index.slotOf = map[record.CID]record.Slot{}
-	s.index.groups = map[string]*group{}
-	s.index.proofs = map[record.CID]half{}
-	s.index.bytes = map[record.NodeID]uint64{}
+	s.index.reset()
 	var bad []op
 	err := s.scan([]byte{spaceRecord}, true, func(key, value []byte) error {
 		r, err := parseRecord(key, value)

@@ -195,7 +195,7 @@ func (s *Store) sweepChunks(prefix []byte) error {
 			dataset = name
 			head := rowsKey(name)
 			sealed, err := s.get(head)
-			if errors.Is(err, ErrNotFound) && !s.isDamaged(sealedName(head)) {
+			if errors.Is(err, ErrNotFound) && !s.isDamaged(nameOf(head)) {
 				live = nil
 			} else if errors.Is(err, ErrNotFound) {
 				live = key[:1+n]

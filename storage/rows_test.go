@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"testing"
 
@@ -108,7 +109,6 @@ func TestDamagedRows(t *testing.T) {
 			return op{key, seal(key, rows[:1<<20])}
 		},
 		"empty":     func(h rowsHeader) op { key := chunkKey(name, h, 1); return op{key, seal(key, nil)} },
-		"no chunk":  func(h rowsHeader) op { return op{key: chunkKey(name, h, 0)} },
 		"no seal":   func(h rowsHeader) op { return op{rowsKey(name), h.bytes()} },
 		"no header": func(h rowsHeader) op { key := rowsKey(name); return op{key, seal(key, []byte("x"))} },
 		"too much":  func(h rowsHeader) op { key := rowsKey(name); h.size = 1 << 62; return op{key, seal(key, h.bytes())} },
@@ -137,6 +137,26 @@ func TestDamagedRows(t *testing.T) {
 		if d := s.Damaged(); len(d) != 1 || d[0] != "rows of "+dataset.String() {
 			t.Errorf("%s: %v", what, d)
 		}
+	}
+}
+
+// What is claimed and stands in a value log still is put back.
+func TestRowsComeBackFromTheValueLog(t *testing.T) {
+	dataset, rows := record.CIDOf([]byte("a")), random(1, 100<<10)
+	s := open(t, t.TempDir())
+	if err := s.PutRows(dataset, rows); err != nil {
+		t.Fatal(err)
+	}
+	h := rowsHeader{uint64(len(rows)), sha256.Sum256(rows)}
+	if err := s.commit(op{key: chunkKey(dataset.Bytes(), h, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Rows(dataset); !errors.Is(err, ErrDamaged) {
+		t.Fatal(err)
+	}
+	s = reopen(t, s)
+	if got, err := s.Rows(dataset); err != nil || !bytes.Equal(got, rows) || len(s.Damaged()) > 0 {
+		t.Errorf("%v, damaged: %q", err, s.Damaged())
 	}
 }
 

@@ -36,6 +36,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -193,7 +194,6 @@ func (s *Store) load() error {
 	}
 	for _, part := range found.Damaged {
 		s.markDamaged("journal, " + part)
-		s.doubtful = true
 	}
 	if err := s.reconcile(found); err != nil {
 		return err
@@ -264,8 +264,12 @@ func (s *Store) start() error {
 		WithExternalMagic(format).
 		WithBypassLockGuard(true). // the store's own lock lasts across a reopen
 		WithLogger(&s.log)
-	if err := inspect(o); err != nil {
+	named, err := inspect(o)
+	if err != nil {
 		return s.unopened(err)
+	}
+	if err := setAside(s.dir, named); err != nil {
+		return err
 	}
 	db, err := badger.Open(o)
 	if err != nil {
@@ -284,10 +288,14 @@ func (s *Store) start() error {
 	return nil
 }
 
-// unopened says why the store does not open, and what to do.
+// unopened says why the store does not open. Where the system does not refuse it,
+// the disk has changed a file.
 func (s *Store) unopened(err error) error {
-	return fmt.Errorf("store %s does not open (%w): if a file of it is damaged, move the directory away and start again; "+
-		"peers serve the records and artifacts again, rows have to be added again", s.dir, err)
+	var refused *fs.PathError
+	if errors.Is(err, ErrDamaged) || errors.As(err, &refused) {
+		return fmt.Errorf("store %s does not open: %w", s.dir, err)
+	}
+	return fmt.Errorf("store %s does not open: it is %w (%v)", s.dir, ErrDamaged, err)
 }
 
 // stop closes the database; life is held alone.

@@ -14,45 +14,49 @@ import (
 	"github.com/dgraph-io/badger/v4/y"
 )
 
-// inspect makes sure that Badger can open what is in a directory. Badger trusts
+// inspect makes sure that Badger can open what is in a directory, and returns the
+// tables that the manifest names. Badger trusts
 // the lengths in a table ahead of its checksums: where the disk has changed one,
 // it ends the process, after a moment in which the table's keys seem not to be
 // there. And it takes a record of its manifest that reaches past the end for one
 // that a crash has cut short, and deletes the tables that it named.
-func inspect(o badger.Options) error {
+func inspect(o badger.Options) (named map[uint64]badger.TableManifest, err error) {
 	path := filepath.Join(o.Dir, badger.ManifestFilename)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // of a new store
+		return nil, nil // of a new store
 	}
 	if err == nil {
 		err = inspectManifest(b)
 	}
 	if err != nil {
-		return fmt.Errorf("MANIFEST: %w", err)
+		return nil, fmt.Errorf("MANIFEST: %w", err)
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	manifest, _, err := badger.ReplayManifestFile(f, format, o)
 	if err != nil {
-		return fmt.Errorf("MANIFEST: %w", ErrDamaged)
+		return nil, fmt.Errorf("MANIFEST: %w", ErrDamaged)
 	}
 	for id, known := range manifest.Tables {
 		name := table.IDToFilename(id)
 		b, err := os.ReadFile(filepath.Join(o.Dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("missing: %w", ErrDamaged)
+		}
 		if err == nil {
 			err = inspectTable(b, id, table.Options{
 				BlockSize: o.BlockSize, Compression: known.Compression, ChkMode: o.ChecksumVerificationMode,
 			})
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	return nil
+	return manifest.Tables, nil
 }
 
 // inspectManifest looks for a record, length and checksum before its bytes, of
@@ -76,9 +80,23 @@ func inspectManifest(b []byte) error {
 	return nil
 }
 
-// inspectTable verifies a table: blocks, index, and behind them the length of
-// the index (4 bytes), its checksum, the length of the checksum (4 bytes).
+// inspectTable verifies a table.
 func inspectTable(b []byte, id uint64, o table.Options) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = ErrDamaged
+		}
+	}()
+	t, err := openTable(b, id, &o)
+	if err != nil || t.VerifyChecksum() != nil {
+		return ErrDamaged
+	}
+	return nil
+}
+
+// openTable reads the index of a table: blocks, index, and behind them the length of
+// the index (4 bytes), its checksum, the length of the checksum (4 bytes).
+func openTable(b []byte, id uint64, o *table.Options) (t *table.Table, err error) {
 	defer func() {
 		if recover() != nil {
 			err = ErrDamaged
@@ -90,9 +108,5 @@ func inspectTable(b []byte, id uint64, o table.Options) (err error) {
 		at := len(rest) - 4
 		rest = rest[:at-int(binary.BigEndian.Uint32(rest[at:]))]
 	}
-	t, err := table.OpenInMemoryTable(b, id, &o)
-	if err != nil || t.VerifyChecksum() != nil {
-		return ErrDamaged
-	}
-	return nil
+	return table.OpenInMemoryTable(b, id, o)
 }
