@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -33,9 +31,9 @@ import (
 	"village/storage"
 )
 
-// recovery is how long a daemon whose store had lost records listens to its
-// peers before it goes on with its tasks.
-const recovery = 15 * time.Second
+// recovery is how long a daemon whose store may have lost own records listens to its
+// peers, at least, before it signs anything. Tests shorten it.
+var recovery = 15 * time.Second
 
 // Options is what a program decides that runs many nodes. The zero value is a
 // daemon's.
@@ -108,11 +106,10 @@ func New(h *home.Home, o Options) (*Node, error) {
 		open = storage.OpenLight
 	}
 	if n.store, err = open(h.StoreDir()); err != nil {
-		return nil, err
+		return nil, unopened(err)
 	}
-	damaged := n.store.Damaged()
-	for _, name := range damaged {
-		l.Fail(fmt.Errorf("the store is damaged, and peers will be asked for what is lost: %s", name))
+	if err := n.doubt(h, l); err != nil {
+		return nil, errors.Join(err, n.store.Close())
 	}
 	book := records.New(records.Config{
 		Key: h.Key, Federation: config.Federation, Store: n.store, Log: l, Knows: h.Knows,
@@ -135,35 +132,86 @@ func New(h *home.Home, o Options) (*Node, error) {
 	n.exchange = exchange.New(n.network.Host(), config.Federation, tasks.Chunks(n.store), n.network.Admits, l.Logger)
 	n.artifacts = artifacts.New(n.network.Host(), n.store.Blockstore(), n.network.Admits)
 
-	var listening time.Duration
-	if slices.ContainsFunc(damaged, func(name string) bool { return strings.HasPrefix(name, "record ") }) {
-		// It may be one that this node has signed itself. Peers give it back
-		// before the node signs another one in its place.
-		listening = recovery
-	}
-
 	n.Datasets = datasets.New(h, book)
 	n.models = models.New(n.store, n.artifacts, l)
 	var ctx context.Context
 	ctx, n.stop = context.WithCancel(context.Background())
 	n.Tasks = tasks.New(ctx, tasks.Config{
-		Home: h, Store: n.store, Log: l, Book: book, Datasets: n.Datasets, Models: n.models, Exchange: n.exchange, Watch: o.Watch, Listen: listening,
+		Home: h, Store: n.store, Log: l, Book: book, Datasets: n.Datasets, Models: n.models, Exchange: n.exchange, Watch: o.Watch,
 	})
 	n.server = server.New(server.Config{
 		Home: h, Store: n.store, Log: l, Network: n.network, Datasets: n.Datasets, Models: n.models, Tasks: n.Tasks,
 	})
 	n.contacts = contacts.New(h, book, n.network)
+	unsure := n.store.Unsure(h.ID)
+	if unsure {
+		book.Listen()
+	}
 	book.Start(n.network, func(r record.Record, content any) {
 		n.contacts.Deliver(r, content)
 		n.Tasks.Deliver(r, content)
 	})
-
-	n.Tasks.Resume()
-
-	n.healing.Go(func() { n.contacts.Live(ctx, listening) })
+	if unsure {
+		n.healing.Go(func() { n.recover(ctx, h, book, l) })
+	} else {
+		n.Tasks.Resume()
+	}
+	n.healing.Go(func() { n.contacts.Live(ctx) })
+	n.healing.Go(func() {
+		// What opening does not look at: long values.
+		if _, err := n.store.Verify(ctx); err != nil && ctx.Err() == nil {
+			l.Fail(fmt.Errorf("the store cannot be read: %w", err))
+		}
+	})
 	n.healing.Go(func() { n.models.Heal(ctx, n.Tasks.Sealed()) })
 	n.healing.Go(func() { n.Datasets.Names() }) // the first time takes long
 	return n, nil
+}
+
+// unopened says what to do about a store that does not open.
+func unopened(err error) error {
+	if errors.Is(err, storage.ErrDamaged) {
+		return api.Fail(api.CodeFailed, "village store salvage --to DIR", "%v", err)
+	}
+	return err
+}
+
+// doubt says what the disk has lost, and that an empty store beside a key that was
+// used lacks all that the key has signed.
+func (n *Node) doubt(h *home.Home, l *log.Log) error {
+	for _, name := range n.store.Damaged() {
+		l.Fail(fmt.Errorf("the disk has lost, and peers are asked for it where they can have it: %s", name))
+	}
+	if n.store.Fresh() && !h.Unused() {
+		l.Fail(errors.New("the store is gone, and a new one was made; rows have to be added again, peers are asked for all else"))
+		if err := n.store.Doubt(); err != nil {
+			return err
+		}
+	}
+	return h.Use()
+}
+
+// recover has the node listen, and sign nothing, until its own records are back, or
+// for a while and until a peer has been asked for them, where it knows of any.
+func (n *Node) recover(ctx context.Context, h *home.Home, book *records.Book, l *log.Log) {
+	l.Warn("signing nothing until peers have been asked for the own records")
+	select {
+	case <-time.After(recovery):
+	case <-ctx.Done():
+		return
+	}
+	if c := h.Config(); len(c.Peers) > 0 || len(c.Members) > 0 {
+		select {
+		case <-n.network.Asked():
+		case <-ctx.Done():
+			return
+		}
+	}
+	if err := n.store.Settle(); err != nil {
+		l.Fail(err)
+	}
+	book.Resume()
+	n.Tasks.Resume()
 }
 
 // Close ends the work, leaves the network and closes the store.

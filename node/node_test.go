@@ -209,6 +209,75 @@ func TestDamageIsHealed(t *testing.T) {
 	}
 }
 
+// TestALostStoreComesBack: a node whose store is gone signs nothing until a peer has
+// given its records back, and then goes on from them.
+func TestALostStoreComesBack(t *testing.T) {
+	old := recovery
+	recovery = time.Second
+	defer func() { recovery = old }()
+	a := start(t, newHome(t, "a"))
+	defer stop(t, a)
+	h := newHome(t, "b")
+	b := start(t, h)
+	if b.Tasks.Resumed() != true {
+		t.Error("a new node listens")
+	}
+	add := func(n *Node) (api.AddedDataset, error) {
+		table := dataset.Table{Columns: []string{"x", "y"}}
+		for i := range 40 {
+			table.Rows = append(table.Rows, []string{fmt.Sprint(i), []string{"no", "yes"}[i%2]})
+		}
+		cleaned, err := dataset.Clean(table, dataset.Options{Name: "rows", Target: "y"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.Datasets.Add(cleaned)
+	}
+	first, err := add(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	connect(t, b, a)
+	eventually(t, "the peer has the manifest", func() bool { return a.store.Has(first.CID) })
+	if err := h.Update(func(c *home.Config) error {
+		c.Peers = []string{a.network.Addrs()[0]}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, b)
+	if err := os.RemoveAll(h.StoreDir()); err != nil {
+		t.Fatal(err)
+	}
+
+	for range 2 { // also when it is stopped before it has recovered
+		b = start(t, h)
+		if b.Tasks.Resumed() || !b.store.Unsure(h.ID) {
+			t.Error("a node without a store does not listen")
+		}
+		if _, err := add(b); err == nil || !strings.Contains(err.Error(), "may have lost") {
+			t.Errorf("a node that may have lost records has signed one: %v", err)
+		}
+		if !strings.Contains(b.server.Log.Last(), "the store is gone") && b.store.Fresh() {
+			t.Errorf("last error: %q", b.server.Log.Last())
+		}
+		stop(t, b)
+	}
+	b = start(t, h)
+	defer stop(t, b)
+	eventually(t, "the node has recovered", b.Tasks.Resumed)
+	if !b.store.Has(first.CID) {
+		t.Error("its manifest did not come back")
+	}
+	again, err := add(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := b.store.Record(again.CID); err != nil || r.Number != 2 {
+		t.Errorf("version %d, %v", r.Number, err)
+	}
+}
+
 // damage flips a byte of a closed store, where a piece of a value stands.
 func damage(t *testing.T, dir string, piece []byte) {
 	t.Helper()

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func (s *Store) Reclaim() error {
 	if err := s.reopen(); err != nil {
 		return err
 	}
-	intact, err := s.verify()
+	intact, err := s.Verify(context.Background())
 	if err != nil {
 		return fmt.Errorf("reclaim: %w", err)
 	}
@@ -79,10 +80,14 @@ func (s *Store) collect() error {
 	return s.db.RunValueLogGC(0.5)
 }
 
-// verify reads every value and says whether all are what was written.
-func (s *Store) verify() (intact bool, err error) {
+// Verify reads every value, until ctx ends, and says whether all are what was
+// written. [Store.Damaged] names those that are not.
+func (s *Store) Verify(ctx context.Context) (intact bool, err error) {
 	intact = true
 	err = s.scan(nil, true, func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if name := damagedName(key, value); name != "" {
 			intact = false
 			s.markDamaged(name)

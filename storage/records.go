@@ -14,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"village/protocol/record"
+	"village/protocol/task"
 )
 
 // Outcome says what became of a record that was put.
@@ -229,7 +230,8 @@ func recordName(key []byte) string {
 // PutRecord stores a record whose signature has been checked. It is durable when
 // this returns [Stored]. A slot keeps the newest [record.Kind.Keep] records,
 // whatever the order in which they come; an older one goes away in the same
-// transaction. On [Equivocation] the record that came first stays, and both are
+// transaction. So does one of two seals of one decision, the same at every node: an
+// author that has lost its seal certifies it again. On [Equivocation] the record that came first stays, and both are
 // kept as evidence, once per slot.
 func (s *Store) PutRecord(r record.Record) (Outcome, error) {
 	r, err := record.Trusted(r.Bytes, r.CID)
@@ -251,6 +253,10 @@ func (s *Store) PutRecord(r record.Record) (Outcome, error) {
 		}
 		first, err := s.readRecord(h.cid)
 		switch {
+		case err == nil && task.SameDecision(first, r):
+			if byBytes(first.CID, r.CID) < 0 {
+				return Known, nil // of two that say the same, all nodes keep one
+			}
 		case err == nil:
 			return s.putEvidence(first, r)
 		case lost(err):

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"village/protocol/record"
+	"village/protocol/task"
 )
 
 func TestPutRecord(t *testing.T) {
@@ -410,4 +411,34 @@ func FuzzParseRecord(f *testing.F) {
 			t.Error("read what does not hash")
 		}
 	})
+}
+
+// A node that has lost its seal certifies the decision again, with other precommits:
+// that proves nothing against it, and all nodes come to keep the same one.
+func TestSealsOfOneDecision(t *testing.T) {
+	seal := func(content, precommit string) record.Record {
+		return signed(t, 1, record.KindSeal, "task/final", 0, task.Seal{Content: []byte(content), Precommits: [][]byte{[]byte(precommit)}})
+	}
+	one, other := seal("model", "a"), seal("model", "b")
+	if byBytes(one.CID, other.CID) > 0 {
+		one, other = other, one
+	}
+	for _, order := range [][]record.Record{{one, other}, {other, one}} {
+		s := open(t, t.TempDir())
+		for _, r := range order {
+			if got, err := s.PutRecord(r); err != nil || got == Equivocation {
+				t.Errorf("%v, %v", got, err)
+			}
+		}
+		s = reopen(t, s)
+		if held := s.Newest(one.Slot); len(held) != 1 || held[0].CID != one.CID || len(s.Damaged()) > 0 {
+			t.Errorf("%d held, damaged %q", len(held), s.Damaged())
+		}
+		if proofs, err := s.Evidence(); err != nil || len(proofs) > 0 {
+			t.Errorf("%d proofs, %v", len(proofs), err)
+		}
+		if got, err := s.PutRecord(seal("another model", "a")); err != nil || got != Equivocation {
+			t.Errorf("of another decision: %v, %v", got, err)
+		}
+	}
 }

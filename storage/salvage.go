@@ -97,7 +97,7 @@ func examine(dir string, into *Store) (r Report, err error) {
 				lost[nameOf(key)] = true
 				continue
 			}
-			x.add(got.Slot, held{got.CID, got.Number})
+			x.add(got.Slot, held{got.CID, got.Number, len(got.Bytes)})
 			r.Records++
 		case spaceBlock:
 			r.Blocks++

@@ -24,7 +24,7 @@ func newRoot(a *app) *cobra.Command {
 	version := newVersion(a)
 	root := group("village", "Train models together with other nations, without a coordinator",
 		newInit(a), newDaemon(a), newID(a), newStatus(a), version,
-		newPeer(a), newMember(a), newDataset(a), newTask(a), newModel(a), newSim(a), newDemo(a),
+		newPeer(a), newMember(a), newDataset(a), newTask(a), newModel(a), newStore(a), newSim(a), newDemo(a),
 	)
 	root.SilenceErrors = true
 	root.SilenceUsage = true

@@ -61,7 +61,7 @@ func TestEveryCommandIsExplained(t *testing.T) {
 func TestJSONShapes(t *testing.T) {
 	var b strings.Builder
 	for _, v := range []any{
-		api.Error{}, api.Version{}, api.Init{}, api.Ready{}, api.Identity{}, api.Status{}, api.Peers{}, api.Members{},
+		api.Error{}, api.Version{}, api.Init{}, api.Ready{}, api.Identity{}, api.Status{}, api.Store{}, api.Peers{}, api.Members{},
 		api.AddedDataset{}, api.Datasets{}, api.ShownDataset{}, api.Proposed{}, api.Tasks{}, api.ShownTask{}, api.Joined{},
 		api.Models{}, api.ShownModel{}, api.Report{}, api.Exported{}, api.Verified{}, api.Predictions{},
 		study.Result{}, api.SimList{}, api.SimAverage{},

@@ -85,9 +85,29 @@ type Status struct {
 	BytesReceived   uint64        `json:"bytes_received"`
 	MessagesDropped uint64        `json:"messages_dropped"`
 	MessagesRefused uint64        `json:"messages_refused"`
-	Lost            []string      `json:"lost"` // what the disk has lost and no peer has given back yet
+	Lost            []string      `json:"lost"`      // what the disk has lost and no peer has given back yet
+	Listening       bool          `json:"listening"` // signs nothing: an own record may be lost, and peers are asked for it
 	LastError       string        `json:"last_error"`
 	UptimeSeconds   float64       `json:"uptime_seconds"`
+}
+
+// Store is what can be read of a store.
+type Store struct {
+	Schema   string      `json:"schema"`
+	Path     string      `json:"path"`
+	Files    []StoreFile `json:"files"`
+	Records  int         `json:"records"`
+	Datasets int         `json:"datasets"` // with all of their rows
+	Blocks   int         `json:"blocks"`   // of artifacts
+	Facts    int         `json:"facts"`    // that the node keeps for itself
+	Lost     []string    `json:"lost"`
+}
+
+// StoreFile is a file of a store.
+type StoreFile struct {
+	Name    string `json:"name"`
+	Bytes   uint64 `json:"bytes"`
+	Problem string `json:"problem"` // "" where all of it can be read
 }
 
 // Peer is one node that this node is, or wants to be, connected to.

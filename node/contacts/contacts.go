@@ -51,14 +51,12 @@ func (c *Contacts) Deliver(_ record.Record, content any) {
 	}
 }
 
-// Live publishes the own contact and looks for the others until ctx ends. It signs
-// nothing before the time that a node listens first.
-func (c *Contacts) Live(ctx context.Context, listen time.Duration) {
-	start := time.Now()
+// Live publishes the own contact and looks for the others until ctx ends.
+func (c *Contacts) Live(ctx context.Context) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		if time.Since(start) >= listen {
+		if !c.book.Listening() {
 			if err := c.announce(); err != nil {
 				c.book.Log.Fail(fmt.Errorf("the others are not told where this node is: %w", err))
 			}

@@ -103,6 +103,9 @@ func (d *Datasets) add(cleaned dataset.Cleaned) (api.AddedDataset, error) {
 	manifest.Commitment = commitment.Sum(nil)
 
 	r, content, err := d.book.Sign(record.KindManifest, manifest.Name, version, manifest)
+	if errors.Is(err, records.ErrListening) {
+		return api.AddedDataset{}, err
+	}
 	if err != nil {
 		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "peers would refuse this dataset: %v", err)
 	}

@@ -35,6 +35,7 @@ const (
 	lockFile    = "lock"
 	versionFile = "version"
 	socketFile  = "api.sock"
+	unusedFile  = "unused"
 )
 
 // Home is an initialised directory. Its methods may be called from several
@@ -135,6 +136,7 @@ func create(dir string, c Config) (h *Home, err error) {
 	files := []struct{ name, content string }{
 		{keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))},
 		{ConfigFile, string(config)},
+		{unusedFile, "no daemon has run here yet\n"},
 		{versionFile, strconv.Itoa(Format) + "\n"},
 	}
 	for i, f := range files {
@@ -283,6 +285,22 @@ func (h *Home) Update(change func(*Config) error) error {
 	}
 	h.config = c
 	return nil
+}
+
+// Unused says whether no daemon has opened a store here yet: then there was none to
+// be lost.
+func (h *Home) Unused() bool {
+	_, err := os.Stat(filepath.Join(h.Dir, unusedFile))
+	return err == nil
+}
+
+// Use notes that a daemon has opened its store.
+func (h *Home) Use() error {
+	err := os.Remove(filepath.Join(h.Dir, unusedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // StoreDir is the directory of the store.

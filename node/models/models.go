@@ -244,9 +244,9 @@ func (m *Models) Heal(ctx context.Context, ofTasks []record.CID) {
 		m.lost.Store(&lost)
 		waiting := len(lost) > 0
 		for _, name := range m.store.Damaged() {
-			if text, ok := strings.CutPrefix(name, "block "); ok {
-				block, err := record.ParseCID(text)
-				waiting = err != nil || m.peers.Fetch(ctx, block, evidence.MaxModel) != nil || waiting
+			if kind, text, _ := strings.Cut(name, " "); kind == "block" || kind == "artifact" {
+				cid, err := record.ParseCID(text)
+				waiting = err != nil || m.peers.Fetch(ctx, cid, evidence.MaxModel) != nil || waiting
 			}
 		}
 		if !waiting {

@@ -110,6 +110,9 @@ type Network struct {
 	dropped atomic.Uint64
 	refused atomic.Uint64
 
+	asked   chan struct{}
+	askOnce sync.Once // closes asked
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   gate
@@ -152,7 +155,7 @@ func New(cfg Config, cat Catalogue, receive Receive) (*Network, error) {
 	n := &Network{
 		id: record.NodeIDOf(cfg.Key.Public().(ed25519.PublicKey)), names: namesOf(cfg.Federation),
 		cat: cat, receive: receive, log: log,
-		accounts: newAccounts(), ignored: newIgnored(), pulls: newPulls(), keepers: newKeepers(),
+		accounts: newAccounts(), ignored: newIgnored(), pulls: newPulls(), keepers: newKeepers(), asked: make(chan struct{}),
 	}
 	n.members = newMembers(n.id, cfg.Members, &n.refused)
 	n.ctx, n.cancel = context.WithCancel(context.Background())

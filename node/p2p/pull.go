@@ -104,6 +104,9 @@ func (q *pulls) end(p peer.ID, again bool) {
 // SyncSoon asks for a round of pulls now. Calls in quick succession are one.
 func (n *Network) SyncSoon() { signal(n.pulls.soon) }
 
+// Asked is closed once a peer has given all that it holds and this node lacked.
+func (n *Network) Asked() <-chan struct{} { return n.asked }
+
 // stir says that something has changed, so that more is to be expected.
 func (n *Network) stir() { signal(n.pulls.stirred) }
 
@@ -195,6 +198,7 @@ func (n *Network) pullFrom(p peer.ID) bool {
 	switch {
 	case err == nil:
 		n.accounts.forgive(p)
+		n.askOnce.Do(func() { close(n.asked) })
 	case errors.Is(err, errEnough):
 		n.accounts.forgive(p)
 		s.failed = true // the peer need not wait for another ask

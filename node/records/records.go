@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
+	"village/node/api"
 	"village/node/log"
 	"village/node/p2p"
 	"village/protocol/contact"
@@ -28,6 +30,9 @@ const maxByAuthor = 1000
 var (
 	errUnknownTask = errors.New("task is not known")
 	errUnknownKind = errors.New("kind of record is not known")
+
+	// ErrListening is why a book signs nothing, see [Book.Listen].
+	ErrListening error = api.Fail(api.CodeFailed, "village status", "the disk of this node may have lost records that the node has signed, and peers are asked for them before anything new is signed; try again in a minute")
 )
 
 // Network carries records between nodes; it is a [p2p.Network].
@@ -61,6 +66,7 @@ type Book struct {
 	open    chan struct{} // closed by Open
 	network Network
 	deliver func(record.Record, any)
+	listens atomic.Bool
 
 	mu      sync.RWMutex
 	tasks   map[record.CID]task.Task
@@ -115,6 +121,16 @@ func (b *Book) Start(n Network, deliver func(record.Record, any)) {
 	b.network, b.deliver = n, deliver
 	close(b.open)
 }
+
+// Listen has the book sign nothing: the disk may have lost an own record, and another
+// one in its place would be proof of a lie.
+func (b *Book) Listen() { b.listens.Store(true) }
+
+// Resume has the book sign again.
+func (b *Book) Resume() { b.listens.Store(false) }
+
+// Listening says whether the book signs nothing.
+func (b *Book) Listening() bool { return b.listens.Load() }
 
 // Task returns a task whose record is held.
 func (b *Book) Task(id record.CID) (task.Task, bool) {
@@ -199,6 +215,9 @@ func (b *Book) handOnOther(r record.Record, content any) {
 // Sign signs a record of the own and decodes it as peers will: what they would
 // refuse is refused here.
 func (b *Book) Sign(kind record.Kind, subject string, number uint64, body any) (record.Record, any, error) {
+	if b.Listening() {
+		return record.Record{}, nil, ErrListening
+	}
 	r, err := record.Sign(b.Key, b.Federation, kind, subject, number, body)
 	if err != nil {
 		return r, nil, err

@@ -254,3 +254,17 @@ func TestOwnRecords(t *testing.T) {
 		t.Errorf("%v; %d handed on, %d sent", err, len(d.handed), d.published)
 	}
 }
+
+// A book that listens signs nothing, and takes in what comes.
+func TestListeningBookSignsNothing(t *testing.T) {
+	d := newDesk(t)
+	d.Listen()
+	if _, _, err := d.Sign(record.KindManifest, "own", 1, manifest(t, "own")); err == nil || !strings.Contains(err.Error(), "may have lost") {
+		t.Error(err)
+	}
+	d.receive(t, signed(t, "other", record.KindManifest, "m", 1, manifest(t, "m")), p2p.Accept)
+	d.Resume()
+	if _, _, err := d.Sign(record.KindManifest, "own", 1, manifest(t, "own")); err != nil {
+		t.Error(err)
+	}
+}

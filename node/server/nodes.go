@@ -32,7 +32,7 @@ func (s *Server) status() any {
 		Datasets: len(s.Store.CIDs(record.KindManifest)), Tasks: []api.TaskSummary{},
 		StoreBytes: s.Store.Bytes(), FreeBytes: s.Store.FreeBytes(), ResidentBytes: resident(),
 		BytesSent: traffic.BytesSent, BytesReceived: traffic.BytesReceived,
-		MessagesDropped: traffic.Dropped, MessagesRefused: traffic.Refused, Lost: s.Models.Lost(),
+		MessagesDropped: traffic.Dropped, MessagesRefused: traffic.Refused, Lost: s.Models.Lost(), Listening: !s.Tasks.Resumed(),
 		UptimeSeconds: time.Since(s.started).Seconds(), LastError: s.Log.Last(),
 	}
 	if err := s.Store.Writable(); err != nil { // now, whoever has tried

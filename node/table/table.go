@@ -176,6 +176,9 @@ func Status(w io.Writer, v api.Status, names Names) error {
 		{"up", time.Duration(v.UptimeSeconds * float64(time.Second)).Round(time.Second).String()},
 		{"last error", Or(v.LastError)},
 	}
+	if v.Listening {
+		rows = append(rows, []string{"recovering", "signs nothing: the disk may have lost records of this node, and peers are asked for them"})
+	}
 	for _, name := range v.Lost {
 		rows = append(rows, []string{"lost", Text(name)})
 	}
@@ -184,6 +187,28 @@ func Status(w io.Writer, v api.Status, names Names) error {
 	}
 	if len(v.Tasks) == 0 {
 		rows = append(rows, []string{"tasks", "none under way"})
+	}
+	return columns(w, rows)
+}
+
+// Store writes what can be read of a store.
+func Store(w io.Writer, v api.Store) error {
+	rows := [][]string{
+		{"store", Text(v.Path)},
+		{"readable", fmt.Sprintf("%d records, rows of %d datasets, %d blocks of artifacts, %d private facts", v.Records, v.Datasets, v.Blocks, v.Facts)},
+	}
+	damaged := 0
+	for _, f := range v.Files {
+		if f.Problem != "" {
+			damaged++
+			rows = append(rows, []string{"damaged", Text(f.Name) + ": " + Text(f.Problem)})
+		}
+	}
+	for _, name := range v.Lost {
+		rows = append(rows, []string{"lost", Text(name)})
+	}
+	if damaged == 0 && len(v.Lost) == 0 {
+		rows = append(rows, []string{"lost", "nothing"})
 	}
 	return columns(w, rows)
 }

@@ -40,9 +40,6 @@ type Config struct {
 	Datasets *datasets.Datasets
 	Models   *models.Models
 	Exchange *exchange.Exchange
-	// Listen is how long no task acts, also none that comes anew: the disk has lost
-	// records, and peers give them back before the node signs others in their place.
-	Listen time.Duration
 	// Watch, if set, is told of everything that the machine of a task asks for,
 	// before it is done: one at a time for a task, and it must not call back.
 	Watch func(task record.CID, effect member.Effect)
@@ -58,12 +55,13 @@ type Tasks struct {
 	waiting sync.WaitGroup  // goroutines of all runs
 
 	mu      sync.Mutex
+	resumed bool
 	runs    map[record.CID]*run
 	changed chan struct{} // closed and replaced when a task has moved
 }
 
 // New restores the tasks from the store, which nothing must change meanwhile. They
-// act once [Tasks.Resume] was called and Config.Listen is over, and end when ctx does.
+// act once [Tasks.Resume] was called, and end when ctx does.
 func New(ctx context.Context, c Config) *Tasks {
 	t := &Tasks{
 		Config: c, quit: ctx, started: time.Now(), work: make(chan struct{}, max(1, runtime.NumCPU()-1)),
@@ -96,19 +94,21 @@ func (t *Tasks) starts() uint64 {
 	return n + 1
 }
 
-// Resume has the restored tasks act, as soon as they may.
+// Resume has the tasks act, those that are here and those that come.
 func (t *Tasks) Resume() {
+	t.mu.Lock()
+	t.resumed = true
+	t.mu.Unlock()
 	for _, r := range t.ordered() {
-		t.resume(r)
+		r.post((*run).resume)
 	}
 }
 
-func (t *Tasks) resume(r *run) {
-	if wait := t.Listen - t.now(); wait > 0 {
-		r.later(wait, (*run).resume)
-	} else {
-		r.post((*run).resume)
-	}
+// Resumed says whether the tasks act, and do not only listen.
+func (t *Tasks) Resumed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.resumed
 }
 
 // Wait returns when all work has ended. Nothing may be delivered any more.
@@ -117,7 +117,9 @@ func (t *Tasks) Wait() { t.waiting.Wait() }
 // Deliver takes in a record that is durable, with its decoded body.
 func (t *Tasks) Deliver(r record.Record, content any) {
 	if tk, ok := content.(task.Task); ok {
-		t.resume(t.add(r, tk))
+		if added := t.add(r, tk); t.Resumed() {
+			added.post((*run).resume)
+		}
 		t.notify()
 		return
 	}

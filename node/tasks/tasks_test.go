@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"village/node/api"
 	"village/node/datasets"
@@ -157,7 +156,7 @@ func TestAFullQueueHoldsUpNobody(t *testing.T) {
 // nothing, not even for a task that is among what was lost and comes back.
 func TestNoTaskActsWhileTheNodeListens(t *testing.T) {
 	tasks := alone(t)
-	tasks.Listen = time.Hour
+	tasks.resumed = false
 	id := tasks.proposed(t, "comes back", 1)
 	_, err := tasks.Join(t.Context(), api.Join{Task: id})
 	if err == nil || !strings.Contains(err.Error(), "lost records") {

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -263,6 +264,15 @@ func SealOf(r record.Record, id record.CID, t Task) (Topic, Seal, error) {
 		return "", Seal{}, fmt.Errorf("%w: seal: %w", ErrInvalid, err)
 	}
 	return topic, s, nil
+}
+
+// SameDecision says whether two seals certify one content. Their authors gathered
+// other precommits for it, which contradicts nothing.
+func SameDecision(a, b record.Record) bool {
+	var one, other Seal
+	return a.Kind == record.KindSeal && b.Kind == record.KindSeal &&
+		record.Decode(a.Payload, &one) == nil && record.Decode(b.Payload, &other) == nil &&
+		bytes.Equal(one.Content, other.Content)
 }
 
 // topicOf checks the subject and author of a record of a decision.
