@@ -38,6 +38,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -113,10 +114,13 @@ type Store struct {
 	dir   string
 	light bool
 	lock  *os.File      // the directory: locked while the store is open
-	files journal.FS    // the same, synced after every write
+	files journal.FS    // the same, synced after every write that has added a file
 	fresh bool          // there was no store before this Open
 	free  func() uint64 // FreeBytes, except in tests
 	log   logger
+
+	naming sync.Mutex
+	names  []string // of the files that are known to be durable, sorted
 
 	reserve uint64        // bytes that writes leave free
 	pending atomic.Uint64 // bytes of the writes under way
@@ -368,10 +372,34 @@ func (s *Store) commit(ops ...op) error {
 	if s.log.unsynced.Load() {
 		return errUnsynced
 	}
-	// Badger does not sync the directory when it starts a new log file.
+	return s.syncNames()
+}
+
+// syncNames makes durable which files there are, where that has changed: Badger does
+// not when it begins a new one.
+func (s *Store) syncNames() error {
+	if s.light {
+		return nil
+	}
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return fmt.Errorf("sync store: %w", err)
+	}
+	names, err := dir.Readdirnames(-1)
+	dir.Close()
+	if err != nil {
+		return fmt.Errorf("sync store: %w", err)
+	}
+	slices.Sort(names)
+	if slices.Equal(names, s.names) {
+		return nil
+	}
 	if err := s.files.Sync(); err != nil {
 		return fmt.Errorf("sync store: %w", err)
 	}
+	s.names = names
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"village/protocol/record"
+	"village/storage/journal"
 )
 
 func TestMain(m *testing.M) {
@@ -404,5 +405,39 @@ func TestLight(t *testing.T) {
 		if got, err := s.get(o.key); err != nil || !bytes.Equal(got, o.value) {
 			t.Fatal(err)
 		}
+	}
+}
+
+// unsyncable is a directory whose names do not come to the disk.
+type unsyncable struct{ journal.FS }
+
+func (unsyncable) Sync() error { return errors.New("EIO") }
+
+// A write is not acknowledged before the files that it went to have their names on
+// the disk, nor before it is claimed.
+func TestWritesAreSynced(t *testing.T) {
+	s := open(t, t.TempDir())
+	files := s.files
+	s.files = unsyncable{files}
+	if err := s.PutPrivate("a", nil); err == nil {
+		t.Error("acknowledged, and the new log has no name yet")
+	}
+	s.files = files
+	if err := s.PutPrivate("a", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := signed(t, 1, record.KindManifest, "m", 1, "x")
+	_, put := s.PutRecord(r)
+	_, _, add := s.AddArtifact(context.Background(), strings.NewReader("x"))
+	for name, err := range map[string]error{"record": put, "artifact": add, "rows": s.PutRows(r.CID, nil), "private": s.PutPrivate("b", nil)} {
+		if err == nil {
+			t.Errorf("%s: acknowledged, and not claimed", name)
+		}
+	}
+	if s.Has(r.CID) {
+		t.Error("a record that was not acknowledged is served")
 	}
 }
