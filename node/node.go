@@ -158,9 +158,8 @@ func New(h *home.Home, o Options) (*Node, error) {
 	}
 	n.healing.Go(func() { n.contacts.Live(ctx) })
 	n.healing.Go(func() {
-		// What opening does not look at: long values.
-		if _, err := n.store.Verify(ctx); err != nil && ctx.Err() == nil {
-			l.Fail(fmt.Errorf("the store cannot be read: %w", err))
+		if err := n.store.VerifyRows(ctx); err != nil && ctx.Err() == nil {
+			l.Fail(fmt.Errorf("rows cannot be read: %w", err))
 		}
 	})
 	n.healing.Go(func() { n.models.Heal(ctx, n.Tasks.Sealed()) })
@@ -179,6 +178,9 @@ func unopened(err error) error {
 // doubt says what the disk has lost, and that an empty store beside a key that was
 // used lacks all that the key has signed.
 func (n *Node) doubt(h *home.Home, l *log.Log) error {
+	if noted := n.store.Noted(); noted != "" {
+		l.Warn(noted)
+	}
 	for _, name := range n.store.Damaged() {
 		l.Fail(fmt.Errorf("the disk has lost, and peers are asked for it where they can have it: %s", name))
 	}

@@ -291,8 +291,14 @@ func (s *Store) reconcile(found journal.Found) error {
 			}
 		}
 	}
-	if len(lacking) == 0 {
-		if err := os.RemoveAll(filepath.Join(s.dir, asideName)); err != nil {
+	aside := filepath.Join(s.dir, asideName)
+	if found.New && hasFile(s.dir, asideName) { // nobody can say what of it is lost
+		s.markDamaged("some of what is in " + aside)
+		if err := s.Doubt(); err != nil {
+			return err
+		}
+	} else if len(lacking) == 0 {
+		if err := os.RemoveAll(aside); err != nil {
 			return err
 		}
 	}
@@ -359,6 +365,37 @@ func (s *Store) lacking(claims []claim) (lacking []claim, err error) {
 		err = s.commitAll(stale)
 	}
 	return lacking, err
+}
+
+// Misses says whether a record with this subject that author has signed is claimed
+// and not there. In its place, or beside it, author must sign nothing.
+func (s *Store) Misses(author record.NodeID, subject string) bool {
+	s.damage.Lock()
+	defer s.damage.Unlock()
+	for _, c := range s.absent {
+		if c.Author == author && c.Subject == subject {
+			return true
+		}
+	}
+	return false
+}
+
+// Highest is the highest number in a slot, of what is there and of what is claimed;
+// 0 where there is none.
+func (s *Store) Highest(slot record.Slot) (n uint64) {
+	s.index.RLock()
+	for _, h := range s.index.slots[slot] {
+		n = max(n, h.number)
+	}
+	s.index.RUnlock()
+	s.damage.Lock()
+	defer s.damage.Unlock()
+	for _, c := range s.absent {
+		if c.slot() == slot {
+			n = max(n, c.Number)
+		}
+	}
+	return n
 }
 
 // regained takes note of artifacts that are whole again.

@@ -144,7 +144,8 @@ type Store struct {
 	damage   sync.Mutex
 	damaged  map[string]struct{}
 	absent   map[record.CID]recordClaim // claimed and not there
-	doubtful bool                       // the journal itself is damaged
+	doubtful bool                       // more may be missing than is claimed
+	noted    string                     // see Noted
 }
 
 // Open opens the store in dir, creating it, readable by this user alone, where
@@ -197,13 +198,22 @@ func (s *Store) load() error {
 		return fmt.Errorf("store %s: %w", s.dir, err)
 	}
 	for _, part := range found.Damaged {
-		s.markDamaged("journal, " + part)
+		s.markDamaged("journal: " + part)
+	}
+	switch {
+	case found.Torn > 0:
+		s.noted = fmt.Sprintf("the last %d bytes of the journal were no whole entry, as a crash leaves them, and are cut off", found.Torn)
+	case found.New && !s.fresh:
+		s.noted = "there was no journal; one was made of what is there"
 	}
 	if err := s.reconcile(found); err != nil {
 		return err
 	}
 	return s.sweepRows()
 }
+
+// Noted is what Open has found that is no loss by itself, "" where that is nothing.
+func (s *Store) Noted() string { return s.noted }
 
 // Fresh says that Open has found no store, and made one.
 func (s *Store) Fresh() bool { return s.fresh }

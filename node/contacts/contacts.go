@@ -83,14 +83,13 @@ func (c *Contacts) announce() error {
 			own.Addresses = append(own.Addresses, a)
 		}
 	}
-	number := uint64(1)
-	if held := c.book.Store.Newest(record.Slot{Kind: record.KindContact, Author: c.home.ID}); len(held) > 0 {
+	slot := record.Slot{Kind: record.KindContact, Author: c.home.ID}
+	if held := c.book.Store.Newest(slot); len(held) > 0 {
 		if was, err := contact.Of(held[0]); err == nil && was.Nation == own.Nation && was.Name == own.Name && slices.Equal(was.Addresses, own.Addresses) {
 			return nil
 		}
-		number = held[0].Number + 1
 	}
-	r, content, err := c.book.Sign(record.KindContact, "", number, own)
+	r, content, err := c.book.Sign(record.KindContact, "", c.book.Store.Highest(slot)+1, own)
 	if err != nil {
 		return err
 	}

@@ -79,10 +79,9 @@ func (d *Datasets) Add(cleaned dataset.Cleaned) (api.AddedDataset, error) {
 
 func (d *Datasets) add(cleaned dataset.Cleaned) (api.AddedDataset, error) {
 	slot := record.Slot{Kind: record.KindManifest, Subject: cleaned.Manifest.Name, Author: d.home.ID}
-	version := uint64(1)
+	version := d.book.Store.Highest(slot) + 1
 	var drift []dataset.ColumnDrift
 	if held := d.book.Store.Newest(slot); len(held) > 0 {
-		version = held[0].Number + 1
 		if before, err := d.Manifest(held[0].CID); err == nil {
 			drift = dataset.Drift(before, cleaned.Rows)
 		}

@@ -31,6 +31,8 @@ var (
 	errUnknownTask = errors.New("task is not known")
 	errUnknownKind = errors.New("kind of record is not known")
 
+	// ErrLost is why a book signs nothing beside a certain record.
+	ErrLost = errors.New("the disk has lost a record that this node has signed")
 	// ErrListening is why a book signs nothing, see [Book.Listen].
 	ErrListening error = api.Fail(api.CodeFailed, "village status", "the disk of this node may have lost records that the node has signed, and peers are asked for them before anything new is signed; try again in a minute")
 )
@@ -221,6 +223,9 @@ func (b *Book) Sign(kind record.Kind, subject string, number uint64, body any) (
 	r, err := record.Sign(b.Key, b.Federation, kind, subject, number, body)
 	if err != nil {
 		return r, nil, err
+	}
+	if r.Group() != record.Catalogue && b.Store.Misses(r.Author, subject) {
+		return r, nil, fmt.Errorf("%w for %s; until a peer gives it back, another one could contradict it", ErrLost, subject)
 	}
 	content, err := b.Decode(r)
 	return r, content, err

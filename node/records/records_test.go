@@ -3,8 +3,11 @@ package records
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -266,5 +269,74 @@ func TestListeningBookSignsNothing(t *testing.T) {
 	d.Resume()
 	if _, _, err := d.Sign(record.KindManifest, "own", 1, manifest(t, "own")); err != nil {
 		t.Error(err)
+	}
+}
+
+// Beside a record of its own that the disk has lost, a book signs nothing until it
+// is back; elsewhere it does.
+func TestLostOwnRecordIsNotContradicted(t *testing.T) {
+	live := filepath.Join(t.TempDir(), "live")
+	store, err := storage.OpenLight(live)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := New(Config{Key: keyOf("self"), Federation: "test", Store: store, Log: log.New(slog.New(slog.DiscardHandler))})
+	sign := func(b *Book, name string) (record.Record, error) {
+		r, _, err := b.Sign(record.KindManifest, name, 1, manifest(t, name))
+		return r, err
+	}
+	r, err := sign(before, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vote, err := record.Sign(keyOf("self"), "test", record.KindPrecommit, "task/final", 0, "vote")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []record.Record{r, vote} {
+		if _, err := store.PutRecord(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wrecked := filepath.Join(t.TempDir(), "wrecked")
+	if err := os.CopyFS(wrecked, os.DirFS(live)); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	logs, err := filepath.Glob(filepath.Join(wrecked, "*.mem"))
+	if err != nil || len(logs) != 1 {
+		t.Fatal(logs, err)
+	}
+	if err := os.Remove(logs[0]); err != nil {
+		t.Fatal(err)
+	}
+	if store, err = storage.OpenLight(wrecked); err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	after := New(Config{Key: keyOf("self"), Federation: "test", Store: store, Log: log.New(slog.New(slog.DiscardHandler))})
+	if !store.Unsure(r.Author) || store.Highest(r.Slot) != 1 || store.Has(r.CID) {
+		t.Fatalf("unsure: %t, highest version: %d", store.Unsure(r.Author), store.Highest(r.Slot))
+	}
+	other := func() error {
+		_, _, err := after.Sign(record.KindPrevote, "task/final", 1, task.Vote{Value: []byte("x")})
+		return err
+	}
+	if err := other(); !errors.Is(err, ErrLost) {
+		t.Errorf("voted beside a lost vote: %v", err)
+	}
+	if _, err := sign(after, "b"); err != nil {
+		t.Error(err)
+	}
+	if _, err := store.PutRecord(vote); err != nil {
+		t.Fatal(err)
+	}
+	if err := other(); errors.Is(err, ErrLost) {
+		t.Errorf("the vote is back: %v", err)
+	}
+	if lost := store.Damaged(); len(lost) != 1 || lost[0] != "record "+r.CID.String() {
+		t.Errorf("lost: %q", lost)
 	}
 }

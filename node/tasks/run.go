@@ -12,6 +12,7 @@ import (
 
 	"village/node/api"
 	"village/node/models"
+	"village/node/records"
 	"village/protocol/agree"
 	"village/protocol/member"
 	"village/protocol/member/drive"
@@ -322,7 +323,7 @@ func (r *run) bytes(verb string, topic task.Topic, cids []record.CID) ([][]byte,
 func (r *run) sign(kind record.Kind, subject string, number uint64, body any) (own, bool) {
 	rec, content, err := r.tasks.Book.Sign(kind, subject, number, body)
 	if err != nil {
-		if kind == record.KindUpdate {
+		if kind == record.KindUpdate && !errors.Is(err, records.ErrLost) {
 			err = fmt.Errorf("the training has diverged; propose the task again with a lower --learning-rate: %w", err)
 		}
 		r.halt(err)
