@@ -87,9 +87,23 @@ func TestTheStoreOfTheFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	claims, err := os.ReadFile(filepath.Join(s.dir, journalName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(claims, example["of that store"]) {
+		t.Errorf("the journal holds\n%s\nand the document says otherwise", strings.Join(wrapped(hex.EncodeToString(claims)), "\n"))
+	}
 	a, _ := json.MarshalIndent(got, "", "  ")
 	b, _ := json.MarshalIndent(want, "", "  ")
 	if !bytes.Equal(a, b) {
 		t.Errorf("the store holds\n%s\nand the document says\n%s", a, b)
 	}
+}
+
+func wrapped(s string) (lines []string) {
+	for len(s) > 96 {
+		lines, s = append(lines, s[:96]), s[96:]
+	}
+	return append(lines, s)
 }

@@ -57,7 +57,7 @@ func examples(t *testing.T) (text string, list []example) {
 		}
 		list = append(list, e)
 	}
-	if headings := strings.Count(string(b), "\n#### "); len(list) < 15 || len(list)+1 != headings { // and one of the store
+	if headings := strings.Count(string(b), "\n#### "); len(list) < 15 || len(list)+2 != headings { // and those of the store and its journal
 		t.Fatalf("%d examples under %d headings", len(list), headings)
 	}
 	return string(b), list
