@@ -3,9 +3,11 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"reflect"
 	"time"
@@ -23,6 +25,9 @@ import (
 
 // maxRequest is the largest body of a request in bytes.
 const maxRequest = 1 << 20
+
+// bodyTime is how long the body of a request may take to come.
+var bodyTime = 10 * time.Second
 
 // Config is what the server asks to answer.
 type Config struct {
@@ -88,9 +93,28 @@ func local(next http.Handler) http.Handler {
 			fail(w, api.Fail(api.CodeDenied, "village status", "the local API answers the village command alone"))
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+		body, err := bodyOf(w, r)
+		if err != nil {
+			fail(w, api.Fail(api.CodeUsage, "village --help", "the request does not come in whole: %v", err))
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		next.ServeHTTP(w, r)
 	})
+}
+
+// bodyOf reads the body of a request, which is small and has to come in time. The time
+// is not the connection's own: that would also end the answers that take long.
+func bodyOf(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	c := http.NewResponseController(w)
+	if err := c.SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	if err != nil { // then the deadline stays, for net/http reads on
+		return nil, err
+	}
+	return body, c.SetReadDeadline(time.Time{})
 }
 
 func (s *Server) routes() http.Handler {
@@ -126,11 +150,25 @@ func (s *Server) routes() http.Handler {
 	handle(mux, "GET "+api.PathModelEvidence, byCID(s.evidence))
 	mux.HandleFunc("GET "+api.PathModelBytes, s.modelBytes)
 	handle(mux, "POST "+api.PathPredict, with(s.predict))
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, api.Fail(api.CodeUsage, "village --help", "the API has no %s %s", r.Method, r.URL.Path))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, known := mux.Handler(r); known != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		no := refusal{ResponseWriter: w}
+		mux.ServeHTTP(&no, r) // tells which methods there are
+		answer(w, no.status, api.Fail(api.CodeUsage, "village --help", "the API has no %s %s", r.Method, r.URL.Path))
 	})
-	return mux
 }
+
+// refusal keeps the status and the header of an answer alone.
+type refusal struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *refusal) WriteHeader(status int)      { r.status = status }
+func (r *refusal) Write(b []byte) (int, error) { return len(b), nil }
 
 // handle writes what f returns as JSON.
 func handle(mux *http.ServeMux, pattern string, f func(*http.Request) (any, error)) {
@@ -189,9 +227,13 @@ func fail(w http.ResponseWriter, err error) {
 	if errors.Is(err, storage.ErrFull) {
 		e = api.Fail(e.Code, "village status, which shows how much is free", "%v", err)
 	}
+	answer(w, e.HTTPStatus(), e)
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(e.HTTPStatus())
-	json.NewEncoder(w).Encode(e)
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(body)
 }
 
 // watchTask writes a line for every change of a task until it is done.
