@@ -10,6 +10,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/badger/v4/y"
 )
 
 // asideName is the directory in a store's for copies of what Badger cuts off or
@@ -85,17 +86,33 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// rescue puts back what of claims was set aside, and says whether it has found
-// anything.
-func (s *Store) rescue(lacking []claim) (found bool, err error) {
+// rescue puts back what is lacking of the claims and was set aside, and long values
+// whose keys are there. It says whether it has found anything.
+func (s *Store) rescue(claims, lacking []claim) (found bool, err error) {
 	w := newWreck()
 	defer w.close()
-	// What is aside points into value logs that are not.
-	if err := errors.Join(w.addDir(filepath.Join(s.dir, asideName), storeFiles...), w.addDir(s.dir, ".vlog")); err != nil {
+	if err := w.addDir(filepath.Join(s.dir, asideName), storeFiles...); err != nil {
 		return false, err
 	}
-	w.adopt(keysOf(lacking))
+	var long [][]byte
+	for versioned := range w.logged {
+		long = append(long, y.ParseKey([]byte(versioned)))
+	}
+	// What is aside points into value logs that are not.
+	if err := w.addDir(s.dir, ".vlog"); err != nil {
+		return false, err
+	}
+	w.adopt(keysOf(claims))
 	r := rescuer{s, w, map[string][]byte{}}
+	for _, key := range long {
+		there, err := s.has(key)
+		if err == nil && there {
+			_, err = r.has(key)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
 	for _, c := range lacking {
 		if c.kind == claimRecord {
 			if _, err := r.has(recordKey(c.record.CID)); err != nil {

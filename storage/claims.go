@@ -277,8 +277,8 @@ func (s *Store) reconcile(found journal.Found) error {
 	if err != nil {
 		return err
 	}
-	if len(lacking) > 0 {
-		rescued, err := s.rescue(lacking)
+	if len(lacking) > 0 || hasFile(s.dir, asideName) {
+		rescued, err := s.rescue(claims, lacking)
 		if err != nil {
 			return err
 		}

@@ -276,6 +276,10 @@ func (k kept) suffer(d damage, dir string) (outcome string, err error) {
 	if err := errors.Join(err, s.Close()); err != nil {
 		return "", err
 	}
+	// What Badger cuts off or removes at its start was set aside.
+	if d.kind == "flip" && len(found) > 1 || ext == "" && len(found) > 0 {
+		return "", fmt.Errorf("opening has cost %d things", len(found))
+	}
 	if len(found) > 0 {
 		return "named", nil
 	}

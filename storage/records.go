@@ -409,11 +409,19 @@ func (s *Store) readRecord(c record.CID) (record.Record, error) {
 func (s *Store) dropRecord(c record.CID) {
 	s.index.Lock()
 	s.index.disprove(c) // and [Store.Evidence] names the damage
-	if _, held := s.index.slotOf[c]; held {
+	slot, known := s.index.slotOf[c]
+	if known {
+		i := slices.IndexFunc(s.index.slots[slot], func(h held) bool { return h.cid == c })
+		number := s.index.slots[slot][i].number
+		s.damage.Lock()
+		s.absent[c] = recordClaim{Author: slot.Author, CID: c, Kind: slot.Kind, Number: number, Subject: slot.Subject}
+		s.damage.Unlock()
 		s.index.remove(c)
-		s.markDamaged("record " + c.String())
 	}
 	s.index.Unlock()
+	if known {
+		s.markDamaged("record " + c.String())
+	}
 	// Should this fail, the next Open finds it again.
 	_ = s.commit(op{key: recordKey(c)})
 }
