@@ -116,6 +116,9 @@ func damagedName(key, value []byte) string {
 		mh, err := multihash.Decode(key[1:])
 		sum := sha256.Sum256(value)
 		intact = err == nil && bytes.Equal(sum[:], mh.Digest)
+	case spaceVector:
+		sum := sha256.Sum256(value)
+		intact = bytes.Equal(sum[:], key[1:])
 	default:
 		_, err := unseal(key, value)
 		intact = err == nil
@@ -133,6 +136,8 @@ func nameOf(key []byte) string {
 		return "record " + recordName(key)
 	case spaceBlock:
 		return blockName(cid.NewCidV1(cid.Raw, key[1:]))
+	case spaceVector:
+		return vectorName(key[1:])
 	case spaceRows, spaceChunk:
 		if _, c, err := cid.CidFromBytes(key[1:]); err == nil {
 			return "rows of " + c.String()

@@ -17,9 +17,10 @@
 //	h CID                       rows of a dataset: length and SHA-256, sealed
 //	d CID SHA-256(rows) number  one chunk of those rows, sealed
 //	p name                      a private fact, sealed
+//	v SHA-256                   a chunk of a vector (at most 1 MiB)
 //
-// Every value can be checked with nothing but its key: records and blocks are
-// named by their hash, the others are sealed, which is to say preceded by
+// Every value can be checked with nothing but its key: records, blocks and chunks of
+// vectors are named by their hash, the others are sealed, which is to say preceded by
 // SHA-256(key ‖ value). Values are at most
 // 1 MiB and a seal. Those under 64 KiB live in the
 // LSM tree, so that all records that gossip carries do, the rest in the value log.
@@ -106,6 +107,7 @@ const (
 	spaceRows     = 'h'
 	spaceChunk    = 'd'
 	spacePrivate  = 'p'
+	spaceVector   = 'v'
 )
 
 // Store is one node's store. Its methods may be called at the same time from
