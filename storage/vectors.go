@@ -75,12 +75,18 @@ func (v Vectors) HasChunk(hash [32]byte) bool {
 	return has && err == nil
 }
 
-// DeleteChunk deletes a chunk, if it is held.
-func (v Vectors) DeleteChunk(hash [32]byte) error {
-	if err := v.s.commit(op{key: vectorKey(hash)}); err != nil {
+// DeleteChunks deletes chunks, as far as they are held.
+func (v Vectors) DeleteChunks(hashes ...[32]byte) error {
+	var ops []op
+	for _, hash := range hashes {
+		ops = append(ops, op{key: vectorKey(hash)})
+	}
+	if err := v.s.commitAll(ops); err != nil {
 		return err
 	}
-	v.s.repaired(vectorName(hash[:]))
+	for _, hash := range hashes {
+		v.s.repaired(vectorName(hash[:]))
+	}
 	return nil
 }
 

@@ -27,7 +27,7 @@ func TestVectorsStandApart(t *testing.T) {
 	if got, err := v.Chunk(hash); err != nil || !bytes.Equal(got, b) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	if err := v.DeleteChunk(hash); err != nil {
+	if err := v.DeleteChunks(hash); err != nil {
 		t.Fatal(err)
 	}
 	if has, err := s.has(vectorKey(hash)); has || err != nil {
@@ -60,7 +60,7 @@ func TestVectorsOfOldStores(t *testing.T) {
 	if got, err := v.Chunk(hash); !v.HasChunk(hash) || err != nil || !bytes.Equal(got, b) {
 		t.Errorf("%q, %v", got, err)
 	}
-	if err := v.DeleteChunk(hash); err != nil {
+	if err := v.DeleteChunks(hash); err != nil {
 		t.Fatal(err)
 	}
 	if !v.HasChunk(hash) {

@@ -33,6 +33,7 @@ var (
 	ErrAlone       = errors.New("no peer is connected")
 	ErrUnavailable = errors.New("no connected peer has it")
 	ErrStopped     = errors.New("the exchange of artifacts has stopped")
+	ErrRefused     = errors.New("not an artifact that this node takes") // whoever sends it
 )
 
 const (
@@ -107,7 +108,7 @@ func (s *Service) Close() error {
 // given up, with what of it was stored. ctx bounds the whole; without it Fetch
 // goes on for as long as blocks arrive. An interrupted Fetch goes on, the next
 // time, where it stopped. It fails with [ErrAlone], [ErrUnavailable],
-// [ErrStopped] or what the store says.
+// [ErrRefused], [ErrStopped] or what the store says.
 func (s *Service) Fetch(ctx context.Context, root record.CID, limit int64) error {
 	if s.ctx.Err() != nil {
 		return ErrStopped
@@ -169,7 +170,7 @@ func (f *fetch) run(ctx context.Context, root cid.Cid) error {
 			continue
 		}
 		err := f.pull(ctx, missing)
-		if errors.Is(err, errRefused) {
+		if errors.Is(err, ErrRefused) {
 			return err
 		}
 		if err := errors.Join(err, f.flush(ctx)); err != nil {
@@ -179,19 +180,16 @@ func (f *fetch) run(ctx context.Context, root cid.Cid) error {
 	return nil
 }
 
-// errRefused is a DAG that is not wanted here.
-var errRefused = errors.New("not an artifact that this node takes")
-
 // find notes a block to visit.
 func (f *fetch) find(c cid.Cid) error {
 	if codec := c.Type(); codec != cid.Raw && codec != cid.DagProtobuf {
-		return fmt.Errorf("%w: block %s is no part of a file", errRefused, c)
+		return fmt.Errorf("%w: block %s is no part of a file", ErrRefused, c)
 	}
 	if !f.seen.Visit(c) {
 		return nil
 	}
 	if int64(f.seen.Len()) > baseBlocks+f.limit/bytesPerBlock {
-		return fmt.Errorf("%w: it has more than %d blocks", errRefused, f.seen.Len()-1)
+		return fmt.Errorf("%w: it has more than %d blocks", ErrRefused, f.seen.Len()-1)
 	}
 	f.todo = append(f.todo, c)
 	return nil
@@ -200,14 +198,14 @@ func (f *fetch) find(c cid.Cid) error {
 // visit takes in a block that hashes to its CID.
 func (f *fetch) visit(block blocks.Block) error {
 	if f.bytes += int64(len(block.RawData())); f.bytes > f.limit {
-		return fmt.Errorf("%w: it has more than %d bytes", errRefused, f.limit)
+		return fmt.Errorf("%w: it has more than %d bytes", ErrRefused, f.limit)
 	}
 	if block.Cid().Type() == cid.Raw {
 		return nil
 	}
 	node, err := merkledag.DecodeProtobufBlock(block)
 	if err != nil {
-		return fmt.Errorf("%w: block %s: %v", errRefused, block.Cid(), err)
+		return fmt.Errorf("%w: block %s: %v", ErrRefused, block.Cid(), err)
 	}
 	links := node.Links()
 	for i := range links { // the first one is to be visited first

@@ -36,9 +36,9 @@ func BenchmarkTwoHosts(b *testing.B) {
 					io.Copy(io.Discard, s)
 				}
 			})
-			author := New(from, "bench", newMemory(), anybody, nil)
-			defer author.Close()
-			a, err := author.Provide(v)
+			first := &node{Exchange: New(from, "bench", newMemory(), anybody, nobody, nil)}
+			defer first.Close()
+			a, err := first.Provide(v)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -47,7 +47,7 @@ func BenchmarkTwoHosts(b *testing.B) {
 			for b.Loop() {
 				plain = append(plain, seconds(b, func() error { return bare(b.Context(), to, from, size) }))
 				b.StopTimer()
-				x := New(to, "bench", nothing{}, anybody, nil)
+				x := &node{Exchange: New(to, "bench", nothing{}, anybody, nobody, nil)}
 				b.StartTimer()
 				ours = append(ours, seconds(b, func() error {
 					_, err := x.Fetch(b.Context(), a)
@@ -97,7 +97,7 @@ func BenchmarkEightNodes(b *testing.B) {
 	const size = 4 * floats
 	for b.Loop() {
 		b.StopTimer()
-		var all []*Exchange
+		var all []*node
 		var vectors [][]byte
 		var announced []Announcement
 		var hosts []host.Host
@@ -107,7 +107,7 @@ func BenchmarkEightNodes(b *testing.B) {
 				connect(b, h, other)
 			}
 			hosts = append(hosts, h)
-			x := New(h, "bench", newFile(b), anybody, nil)
+			x := &node{Exchange: New(h, "bench", newFile(b), anybody, nobody, nil)}
 			v := make([]byte, size)
 			for j := range floats {
 				binary.LittleEndian.PutUint32(v[4*j:], math.Float32bits(float32((i+1)*(j%1000))))
@@ -224,6 +224,7 @@ type nothing struct{}
 func (nothing) PutChunk([32]byte, []byte) error { return nil }
 func (nothing) Chunk([32]byte) ([]byte, error)  { return nil, errors.New("not held") }
 func (nothing) HasChunk([32]byte) bool          { return false }
+func (nothing) DeleteChunks(...[32]byte) error  { return nil }
 
 // file is a store in a temporary file.
 type file struct {
@@ -268,6 +269,8 @@ func (s *file) Chunk(hash [32]byte) ([]byte, error) {
 	_, err := s.f.ReadAt(p, at[0])
 	return p, err
 }
+
+func (s *file) DeleteChunks(...[32]byte) error { return nil }
 
 func (s *file) HasChunk(hash [32]byte) bool {
 	s.mu.Lock()

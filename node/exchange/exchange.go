@@ -5,6 +5,9 @@
 // chunks that nobody else has, it gives every fetcher different ones and leaves
 // the rest to the fetchers.
 //
+// A node takes in and serves what it holds ([Exchange.Hold], [Exchange.Relay]) and
+// nothing else. A chunk stays for as long as a vector that is held has it.
+//
 // Nothing has a time to be finished by. A peer is left for another when it is
 // slow next to what others need for a chunk, and for a while when it hangs; a
 // fetch goes on until it has everything or its context ends.
@@ -15,7 +18,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -27,8 +29,14 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// ErrClosed is returned after Close.
-var ErrClosed = errors.New("the vector exchange is closed")
+var (
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("the vector exchange is closed")
+	// ErrReleased ends a fetch of what is not held any more.
+	ErrReleased = errors.New("the vector is not held any more")
+	// ErrQuota refuses to relay more for an author, or for all.
+	ErrQuota = errors.New("as many vectors are relayed as may be")
+)
 
 // ChunkStore keeps chunks by their SHA-256. Its methods are called by several
 // goroutines at the same time. A chunk that it cannot return any more is fetched
@@ -40,6 +48,8 @@ type ChunkStore interface {
 	// Chunk returns bytes that hash to hash, which nobody changes, or an error.
 	Chunk(hash [32]byte) ([]byte, error)
 	HasChunk(hash [32]byte) bool
+	// DeleteChunks deletes those that it has.
+	DeleteChunks(hashes ...[32]byte) error
 }
 
 // Stats counts since the start.
@@ -56,16 +66,20 @@ type Exchange struct {
 	protocol protocol.ID
 	store    ChunkStore
 	allow    func(peer.ID) bool
+	prefer   func(peer.ID) bool
 	log      *slog.Logger
 
 	// How long a peer that owes a chunk may send nothing: while another could
 	// send it, and while nobody could.
 	quiet, dead time.Duration
+	// How long a fetch keeps its turn while others wait for one: while nobody has
+	// anything for it, and while no chunk comes of those that have.
+	search, stall time.Duration
 
-	active   chan struct{} // a token for every fetch that runs
-	slots    *slots
-	sources  penalties // not asked for a while
-	fetchers penalties // not served for a while
+	turns    *slots[peer.ID] // of fetches, by the author of the vector
+	slots    *slots[peer.ID] // of chunks that are sent, by the fetcher
+	sources  penalties       // not asked for a while
+	fetchers penalties       // not served for a while
 
 	sent, received, refused atomic.Uint64
 
@@ -73,19 +87,27 @@ type Exchange struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // streams that are served
 
+	// storing is held shared while a chunk is stored, and alone while chunks that
+	// nobody needs any more are deleted: so none comes after it was deleted.
+	storing sync.RWMutex
+
 	mu      sync.Mutex // of all below, and of what vectors, transfers, links and uploads say
 	closed  bool
 	vectors map[[32]byte]*vector
-	uploads map[[32]byte]map[*upload]struct{} // also of vectors that are not known yet
-	served  map[peer.ID]int                   // streams
+	needed  map[[32]byte]int                  // how often each chunk stands in these
+	relayed relayed                           // bytes of these
+	uploads map[[32]byte]map[*upload]struct{} // also of vectors that are not held yet
+	served  map[peer.ID][]*upload             // oldest first
 	pace    time.Duration                     // from the promise of a chunk until the fetcher has it, smoothed
 }
 
-// vector is one that is served, whole or in part.
+// vector is one that is held, and served, whole or in part.
 type vector struct {
 	announcement Announcement
+	holders      int
 	have         bitmap
 	given        [maxChunks]given
+	credits      map[peer.ID]*credit
 	fetching     chan struct{} // a token for the one fetch of it
 }
 
@@ -96,19 +118,23 @@ type given struct {
 }
 
 const (
-	maxActive = 8 // fetches at the same time; others wait
+	// Fetches at the same time, in all and of one author's vectors; others wait.
+	maxActive, maxActiveEach = 8, 2
 
 	// Streams of fetchers, in all and each. A fetcher has one for each fetch.
 	maxServed, maxServedEach = 512, 32
 
 	// A stream moves some bytes in this time or is given up.
 	moveTime = 15 * time.Second
+	// A stream that moves nothing for so long leaves its slot to others meanwhile.
+	slotTime = 100 * time.Millisecond
 )
 
-// New serves vectors to, and fetches them from, the connected peers that allow,
-// which any goroutine may call, accepts. Exchanges of different federations have nothing to do with each
+// New serves vectors to, and fetches them from, the connected peers that allow
+// accepts; for those that prefer accepts, places are kept free. Any goroutine may
+// call these two. Exchanges of different federations have nothing to do with each
 // other. A nil log is silent.
-func New(h host.Host, federation string, store ChunkStore, allow func(peer.ID) bool, log *slog.Logger) *Exchange {
+func New(h host.Host, federation string, store ChunkStore, allow, prefer func(peer.ID) bool, log *slog.Logger) *Exchange {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -116,12 +142,14 @@ func New(h host.Host, federation string, store ChunkStore, allow func(peer.ID) b
 	sum := sha256.Sum256([]byte("village federation\x00" + federation))
 	x := &Exchange{
 		host: h, protocol: protocol.ID("/village/" + hex.EncodeToString(sum[:16]) + "/vector/1"),
-		store: store, allow: allow, log: log,
-		quiet: 5 * time.Second, dead: 30 * time.Second,
-		active: make(chan struct{}, maxActive), slots: newSlots(),
+		store: store, allow: allow, prefer: prefer, log: log,
+		quiet: 5 * time.Second, dead: 30 * time.Second, search: time.Second, stall: 10 * time.Second,
+		turns: newSlots[peer.ID](maxActive, maxActiveEach), slots: newSlots[peer.ID](maxSlots, 1),
 		vectors: make(map[[32]byte]*vector),
+		needed:  make(map[[32]byte]int),
+		relayed: relayed{each: make(map[peer.ID]uint64)},
 		uploads: make(map[[32]byte]map[*upload]struct{}),
-		served:  make(map[peer.ID]int),
+		served:  make(map[peer.ID][]*upload),
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	h.SetStreamHandler(x.protocol, x.handle)
@@ -144,61 +172,6 @@ func (x *Exchange) Stats() Stats {
 	return Stats{BytesSent: x.sent.Load(), BytesReceived: x.received.Load(), Refused: x.refused.Load()}
 }
 
-// Provide stores a vector of this node's own and serves it. It is durable when
-// Provide returns, so that the announcement may be signed.
-func (x *Exchange) Provide(b []byte) (Announcement, error) {
-	a := Announce(b)
-	if err := a.Check(); err != nil {
-		return Announcement{}, err
-	}
-	for i, hash := range a.Chunks {
-		start := i * ChunkSize
-		if err := x.store.PutChunk(hash, b[start:start+a.chunkLen(i)]); err != nil {
-			return Announcement{}, fmt.Errorf("storing chunk %d of %d of a vector: %w", i+1, len(a.Chunks), err)
-		}
-	}
-	return a, x.Serve(a)
-}
-
-// Serve serves what the store holds of a vector, after a restart for instance.
-// What is fetched or provided is served without it.
-func (x *Exchange) Serve(a Announcement) error {
-	if err := a.Check(); err != nil {
-		return err
-	}
-	x.register(a)
-	return nil
-}
-
-// Forget stops serving a vector, before its chunks are deleted for instance.
-func (x *Exchange) Forget(id [32]byte) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	delete(x.vectors, id)
-	x.changed(id)
-}
-
-// register returns the vector with all that the store holds of it.
-func (x *Exchange) register(a Announcement) *vector {
-	var have bitmap
-	for i, hash := range a.Chunks {
-		if x.store.HasChunk(hash) {
-			have.add(i)
-		}
-	}
-	id := a.ID()
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	v := x.vectors[id]
-	if v == nil {
-		v = &vector{announcement: a, fetching: make(chan struct{}, 1)}
-		x.vectors[id] = v
-	}
-	v.have = v.have.or(have)
-	x.changed(id)
-	return v
-}
-
 // changed tells the fetchers of a vector. x.mu is held.
 func (x *Exchange) changed(id [32]byte) {
 	for u := range x.uploads[id] {
@@ -215,9 +188,12 @@ func signal(c chan struct{}) {
 
 // lost takes a chunk that the store failed to return out of what is served.
 func (x *Exchange) lost(v *vector, i int, err error) {
-	x.log.Warn("a chunk of a vector cannot be read and is fetched again when it is needed", "chunk", i, "error", err)
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if v.holders == 0 {
+		return // it was deleted meanwhile
+	}
+	x.log.Warn("a chunk of a vector cannot be read and is fetched again when it is needed", "chunk", i, "error", err)
 	v.have.remove(i)
 	x.changed(v.announcement.ID())
 }

@@ -73,6 +73,15 @@ func (m *memory) HasChunk(hash [32]byte) bool {
 	return m.chunks[hash] != nil
 }
 
+func (m *memory) DeleteChunks(hashes ...[32]byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, hash := range hashes {
+		delete(m.chunks, hash)
+	}
+	return nil
+}
+
 func (m *memory) count() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -110,11 +119,40 @@ type node struct {
 }
 
 func anybody(peer.ID) bool { return true }
+func nobody(peer.ID) bool  { return false }
+
+// author is who all vectors are of where that makes no difference.
+var author = record.NodeID{1}
+
+// Provide, Fetch and FetchTo are those of what a node holds from then on.
+func (n *node) Provide(b []byte) (Announcement, error) {
+	h, err := n.Exchange.Provide(author, b)
+	if err != nil {
+		return Announcement{}, err
+	}
+	return h.Announcement(), nil
+}
+
+func (n *node) Fetch(ctx context.Context, a Announcement) ([]byte, error) {
+	h, err := n.Hold(author, a)
+	if err != nil {
+		return nil, err
+	}
+	return h.Fetch(ctx)
+}
+
+func (n *node) FetchTo(ctx context.Context, a Announcement, sink func(int, []byte) error) error {
+	h, err := n.Hold(author, a)
+	if err != nil {
+		return err
+	}
+	return h.FetchTo(ctx, sink)
+}
 
 func newNode(t testing.TB, store *memory) *node {
 	t.Helper()
 	h := newHost(t)
-	x := New(h, "test", store, anybody, nil)
+	x := New(h, "test", store, anybody, nobody, nil)
 	t.Cleanup(x.Close)
 	return &node{x, h, store}
 }
@@ -213,18 +251,18 @@ func TestOnTheNodesHost(t *testing.T) {
 		t.Cleanup(func() { n.Close() })
 		nodes = append(nodes, n)
 	}
-	author := New(nodes[0].Host(), "test", newMemory(), anybody, nil)
-	defer author.Close()
+	first := &node{Exchange: New(nodes[0].Host(), "test", newMemory(), anybody, nobody, nil)}
+	defer first.Close()
 	if err := nodes[1].Connect(t.Context(), nodes[0].Addrs()[0]); err != nil {
 		t.Fatal(err)
 	}
-	x := New(nodes[1].Host(), "test", newMemory(), anybody, nil)
+	x := New(nodes[1].Host(), "test", newMemory(), anybody, nobody, nil)
 	defer x.Close()
 	var wg sync.WaitGroup
 	for i := range 2 * maxActive { // more at once than one peer may
 		wg.Go(func() {
 			b := vectorOf(uint64(i), 3*ChunkSize)
-			a, err := author.Provide(b)
+			a, err := first.Provide(b)
 			if err != nil {
 				t.Error(err)
 				return
@@ -407,20 +445,22 @@ func TestFetchedBeforeItIsProvided(t *testing.T) {
 	wg.Wait()
 }
 
-func TestServeAfterARestartAndForget(t *testing.T) {
+func TestServeAfterARestartAndRelease(t *testing.T) {
 	store := newMemory()
 	b := vectorOf(1, 2*ChunkSize)
 	a := provide(t, newNode(t, store), b)
 	again, x := newNode(t, store), newNode(t, newMemory())
 	connect(t, again.host, x.host)
-	if err := again.Serve(a); err != nil {
+	served, err := again.Hold(author, a)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := fetch(t, x, a, b); err != nil {
 		t.Fatal(err)
 	}
-	again.Forget(a.ID())
-	x.Forget(a.ID())
+	served.Release()
+	connect(t, x.host, again.host)
+	x.Close()
 	late := newNode(t, newMemory())
 	connect(t, late.host, again.host)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -661,10 +701,10 @@ func TestStreamsAreBounded(t *testing.T) {
 	until(t, "as many as may be are served", func() bool {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		if x.served[h.ID()] > maxServedEach {
+		if len(x.served[h.ID()]) > maxServedEach {
 			t.Fatal("more than may be are served")
 		}
-		return x.served[h.ID()] == maxServedEach && len(x.Exchange.uploads) == maxServedEach
+		return len(x.served[h.ID()]) == maxServedEach && len(x.Exchange.uploads) == maxServedEach
 	})
 }
 
@@ -751,14 +791,8 @@ func TestAnnouncement(t *testing.T) {
 		{Size: MaxSize + 1, Chunks: make([][32]byte, maxChunks+1)}, {Size: 1 << 63}, {Size: ^uint64(0)},
 	} {
 		x := newNode(t, newMemory())
-		if bad.Check() == nil || x.Serve(bad) == nil {
+		if _, err := x.Hold(author, bad); bad.Check() == nil || err == nil {
 			t.Errorf("size %d with %d chunks passes", bad.Size, len(bad.Chunks))
-		}
-		if _, err := x.Fetch(t.Context(), bad); err == nil {
-			t.Error("fetched")
-		}
-		if err := x.FetchTo(t.Context(), bad, nil); err == nil {
-			t.Error("fetched")
 		}
 	}
 	largest := Announcement{Size: MaxSize, Chunks: make([][32]byte, maxChunks)}
@@ -797,8 +831,8 @@ func TestPick(t *testing.T) {
 }
 
 func TestSlots(t *testing.T) {
-	s := newSlots()
-	is := func(ticket *ticket) bool {
+	s := newSlots[string](maxSlots, 1)
+	is := func(ticket *ticket[string]) bool {
 		select {
 		case <-ticket.granted:
 			return true
@@ -806,29 +840,52 @@ func TestSlots(t *testing.T) {
 			return false
 		}
 	}
-	var hold []*ticket
+	var hold []*ticket[string]
 	for i := range maxSlots - 1 {
-		hold = append(hold, s.request(peer.ID(fmt.Sprint(i))))
+		hold = append(hold, s.request(fmt.Sprint(i)))
 	}
 	a1, a2, a3 := s.request("a"), s.request("a"), s.request("a")
 	b1, b2, c1 := s.request("b"), s.request("b"), s.request("c")
 	if !is(a1) || is(a2) || is(b1) {
 		t.Fatal("one to a peer, and no more than there are")
 	}
-	s.release(c1) // while it waits
-	s.release(a1)
+	if !s.wanted(a1) || !s.wanted(hold[0]) {
+		t.Error("others wait, and no place is wanted")
+	}
+	s.release(c1, true) // while it waits
+	s.release(a1, true)
 	if !is(b1) || is(a2) {
 		t.Error("a had a turn, now it is b's")
 	}
-	s.release(b1)
+	s.release(b1, true)
 	if !is(a2) || is(b2) {
 		t.Error("b had a turn, now it is a's")
 	}
-	for _, ticket := range append(hold, a2, a3, b2) {
-		s.release(ticket)
+	s.release(b2, true)
+	if !s.wanted(a2) || s.wanted(hold[0]) {
+		t.Error("a waits, and may have no other place but its own")
+	}
+	for _, ticket := range append(hold, a2, a3) {
+		s.release(ticket, true)
 	}
 	if s.free != maxSlots || len(s.waiting) > 0 || len(s.busy) > 0 {
 		t.Errorf("%d free, %d waiting, %d busy", s.free, len(s.waiting), len(s.busy))
+	}
+	// Who made nothing of a place gets half of them, until it makes something of one.
+	s = newSlots[string](8, 8)
+	s.release(s.request("idler"), false)
+	var idle []*ticket[string]
+	for range 6 {
+		idle = append(idle, s.request("idler"))
+	}
+	if !is(idle[3]) || is(idle[4]) || !is(s.request("d")) {
+		t.Error("an idler has not half of the places")
+	}
+	if s.release(idle[0], false); !is(idle[4]) || is(idle[5]) {
+		t.Error("an idler gets no place for one, or two")
+	}
+	if s.release(idle[1], true); !is(idle[5]) {
+		t.Error("who makes something of a place is still an idler")
 	}
 }
 
@@ -886,7 +943,7 @@ func FuzzFetchersFrames(f *testing.F) {
 		if got, err := firstAsk(bytes.NewReader(b)); err == nil && !bytes.Equal(got.append(nil), b[:len(good)]) {
 			t.Errorf("%x is read as %+v", b, got)
 		}
-		v := &vector{announcement: a, have: a.all()}
+		v := &vector{announcement: a, have: a.all(), credits: make(map[peer.ID]*credit)}
 		x := &Exchange{vectors: map[[32]byte]*vector{{}: v}}
 		u := &upload{x: x, wake: make(chan struct{}, 1)}
 		u.read(t.Context(), bytes.NewReader(b))
@@ -906,7 +963,10 @@ func FuzzHoldersFrames(f *testing.F) {
 	f.Add(slices.Concat(have, promise, data, data))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 5})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		x := &Exchange{store: newMemory(), log: slog.New(slog.DiscardHandler), uploads: make(map[[32]byte]map[*upload]struct{})}
+		x := &Exchange{
+			store: newMemory(), log: slog.New(slog.DiscardHandler),
+			uploads: make(map[[32]byte]map[*upload]struct{}), needed: map[[32]byte]int{a.Chunks[0]: 1},
+		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
 		places := 0

@@ -38,19 +38,23 @@ const (
 
 	openTime = 15 * time.Second
 	maxHaves = 4096 // updates on one stream
+
+	// A fetch whose turn came to nothing has twice as long the next time, up to
+	// maxStall times the first.
+	maxStall = 8
 )
 
-// Fetch returns the bytes that a names, from the store or from whichever peers
-// hold them. It needs no more memory than the vector and what the store takes.
+// Fetch returns the bytes that are held, from the store or from whichever peers
+// have them. It needs no more memory than the vector and what the store takes.
 // It ends early when ctx does and when the store fails; what the store has by
 // then is not fetched again, and is served.
-func (x *Exchange) Fetch(ctx context.Context, a Announcement) ([]byte, error) {
-	if err := a.Check(); err != nil {
-		return nil, err
-	}
+func (h *Held) Fetch(ctx context.Context) ([]byte, error) {
+	a := h.v.announcement
 	var b []byte
-	err := x.fetch(ctx, a, func(t *transfer) error {
-		b = make([]byte, a.Size)
+	err := h.fetch(ctx, func(t *transfer) error {
+		if b == nil {
+			b = make([]byte, a.Size)
+		}
 		t.place = func(i int) []byte { start := i * ChunkSize; return b[start : start+a.chunkLen(i)] }
 		t.drop = func([]byte) {}
 		for i := range t.had.all() {
@@ -68,15 +72,14 @@ func (x *Exchange) Fetch(ctx context.Context, a Announcement) ([]byte, error) {
 	return b, nil
 }
 
-// FetchTo is [Exchange.Fetch] for those who need not hold the vector: it gives
-// sink the chunks in order, while later ones still arrive. The bytes are sink's
-// to read until it returns. Besides what the store takes, it needs eight chunks
-// of memory. An error of sink ends it.
-func (x *Exchange) FetchTo(ctx context.Context, a Announcement, sink func(offset int, chunk []byte) error) error {
-	if err := a.Check(); err != nil {
-		return err
-	}
-	return x.fetch(ctx, a, func(t *transfer) error {
+// FetchTo is [Held.Fetch] for those who need not have the vector in memory: it gives
+// sink, where there is one, the chunks in order, while later ones still arrive. The
+// bytes are sink's to read until it returns. Besides what the store takes, it needs
+// eight chunks of memory. An error of sink ends it.
+func (h *Held) FetchTo(ctx context.Context, sink func(offset int, chunk []byte) error) error {
+	a := h.v.announcement
+	next := 0
+	return h.fetch(ctx, func(t *transfer) error {
 		free := make(chan []byte, maxFlight)
 		t.place = func(i int) []byte {
 			select {
@@ -92,41 +95,70 @@ func (x *Exchange) FetchTo(ctx context.Context, a Announcement, sink func(offset
 			default:
 			}
 		}
+		t.next = &next
 		return t.run(sink)
 	})
 }
 
-// fetch prepares a transfer and runs it, alone for its vector.
-func (x *Exchange) fetch(ctx context.Context, a Announcement, run func(*transfer) error) error {
+// fetch runs transfers, alone for the vector, until one has all: what the store
+// lacks is brought here in turns, which are given back where nothing comes of them
+// while others wait.
+func (h *Held) fetch(ctx context.Context, run func(*transfer) error) error {
+	x, v := h.x, h.v
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(x.ctx, func() { cancel(ErrClosed) })()
-
-	v := x.register(a)
-	for _, turn := range []chan struct{}{v.fetching, x.active} {
-		select {
-		case turn <- struct{}{}:
-			defer func() { <-turn }()
-		case <-ctx.Done():
-			return context.Cause(ctx)
+	select {
+	case v.fetching <- struct{}{}:
+		defer func() { <-v.fetching }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	all := v.announcement.all()
+	for stall := x.stall; ; stall = min(2*stall, maxStall*x.stall) {
+		x.mu.Lock()
+		if v.holders == 0 {
+			x.mu.Unlock()
+			return ErrReleased
+		}
+		t := &transfer{
+			x: x, v: v, author: h.author, id: v.announcement.ID(),
+			news: make(chan struct{}, 1), links: make(map[peer.ID]*link), quiet: x.quiet, stall: stall,
+			had: v.have, kept: v.have, missing: all.without(v.have),
+		}
+		x.mu.Unlock()
+		if !t.missing.empty() {
+			t.turn = x.turns.request(h.author)
+			select {
+			case <-t.turn.granted:
+			case <-ctx.Done():
+				x.turns.release(t.turn, false)
+				return context.Cause(ctx)
+			}
+		}
+		t.ticked = time.Now()
+		t.progress = t.ticked
+		t.ctx, t.cancel = context.WithCancelCause(ctx)
+		err := run(t)
+		x.turns.release(t.turn, !errors.Is(err, errTurn))
+		if !errors.Is(err, errTurn) {
+			return err
 		}
 	}
-	t := &transfer{
-		x: x, v: v, id: a.ID(), ctx: ctx, cancel: cancel,
-		news: make(chan struct{}, 1), links: make(map[peer.ID]*link), quiet: x.quiet, ticked: time.Now(),
-	}
-	x.mu.Lock()
-	t.had = v.have
-	x.mu.Unlock()
-	t.kept, t.missing = t.had, a.all().without(t.had)
-	return run(t)
 }
+
+// errTurn ends a turn, not the fetch.
+var errTurn = errors.New("it is somebody else's turn")
 
 // transfer is one vector on its way in.
 type transfer struct {
 	x      *Exchange
 	v      *vector
+	author peer.ID
 	id     [32]byte
+	turn   *ticket[peer.ID] // nil where nothing was missing
+	stall  time.Duration    // that it may take until a chunk comes
+	next   *int             // that the sink wants
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	place  func(i int) []byte // where chunk i goes
@@ -142,6 +174,7 @@ type transfer struct {
 	usual         time.Duration // that a chunk takes once it is its turn, smoothed
 	quiet         time.Duration // the exchange's, and more each time that it was too short
 	arrived       time.Time     // when the last chunk did
+	progress      time.Time     // when the last chunk was kept, or the turn began
 	ticked        time.Time
 	over          bool
 }
@@ -182,34 +215,36 @@ func (t *transfer) run(sink func(offset int, chunk []byte) error) error {
 	tick := time.NewTicker(tickTime)
 	defer tick.Stop()
 	var looked time.Time
-	next, all := 0, t.v.announcement.all()
+	all := t.v.announcement.all()
 	again := make(map[int]bool)
 	for {
 		t.x.mu.Lock()
-		kept := t.kept
+		kept, idle := t.kept, t.idle(time.Now())
 		t.x.mu.Unlock()
 		switch {
 		case t.ctx.Err() != nil:
 			return context.Cause(t.ctx)
-		case sink != nil && kept.has(next):
-			b, err := t.read(next)
+		case sink != nil && kept.has(*t.next):
+			b, err := t.read(*t.next)
 			if err != nil {
-				if again[next] {
-					return fmt.Errorf("reading back chunk %d of a vector: %w", next, err)
+				if again[*t.next] {
+					return fmt.Errorf("reading back chunk %d of a vector: %w", *t.next, err)
 				}
-				again[next] = true
-				t.miss(next, err)
+				again[*t.next] = true
+				t.miss(*t.next, err)
 				continue
 			}
-			if err := sink(next*ChunkSize, b); err != nil {
+			if err := sink(*t.next*ChunkSize, b); err != nil {
 				return err
 			}
-			if next++; next == len(t.v.announcement.Chunks) {
+			if *t.next++; *t.next == len(t.v.announcement.Chunks) {
 				return nil
 			}
 			continue
 		case sink == nil && kept == all:
 			return nil
+		case t.turn == nil, idle && t.x.turns.wanted(t.turn):
+			return errTurn
 		}
 		if now := time.Now(); kept != all && now.Sub(looked) >= lookTime {
 			looked = now
@@ -225,6 +260,18 @@ func (t *transfer) run(sink func(offset int, chunk []byte) error) error {
 			t.x.mu.Unlock()
 		}
 	}
+}
+
+// idle says whether the turn comes to nothing: nobody has what is missing, or who
+// has it does not send it. The exchange's mutex is held.
+func (t *transfer) idle(now time.Time) bool {
+	patience := t.x.search
+	for _, l := range t.links {
+		if l.due() || !l.have.and(t.missing).empty() {
+			patience = t.stall
+		}
+	}
+	return now.Sub(t.progress) > patience
 }
 
 // read returns a chunk of the store.
@@ -252,6 +299,8 @@ func (t *transfer) look() {
 		return !t.x.allow(p) || t.x.sources.shunned(p)
 	})
 	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
+	// First whoever has it for sure, and who is known.
+	slices.SortStableFunc(peers, func(a, b peer.ID) int { return t.rank(a) - t.rank(b) })
 	t.x.mu.Lock()
 	defer t.x.mu.Unlock()
 	for _, p := range peers {
@@ -267,6 +316,16 @@ func (t *transfer) look() {
 		t.links[p] = l
 		t.wg.Go(func() { l.run(ctx) })
 	}
+}
+
+func (t *transfer) rank(p peer.ID) int {
+	switch {
+	case p == t.author:
+		return 0
+	case t.x.prefer(p):
+		return 1
+	}
+	return 2
 }
 
 // makeRoom ends a link that is of no use, so that another peer has its turn.
@@ -664,7 +723,7 @@ func (l *link) verify(pieces <-chan piece) {
 // keep stores a chunk and from then on serves it.
 func (l *link) keep(i int, b []byte) {
 	t := l.t
-	err := t.x.store.PutChunk(t.v.announcement.Chunks[i], b)
+	err := t.x.put(t.v.announcement.Chunks[i], b)
 	t.drop(b)
 	if err != nil {
 		t.cancel(fmt.Errorf("storing a chunk of a vector: %w", err))
@@ -676,6 +735,7 @@ func (l *link) keep(i int, b []byte) {
 	l.given++
 	l.got.add(i)
 	signal(l.wake)
+	t.progress = time.Now()
 	t.kept.add(i)
 	t.v.have.add(i)
 	t.x.changed(t.id)

@@ -8,19 +8,22 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
+// maxSlots chunks are sent at the same time, and one to each peer.
+const maxSlots = 8
+
 // upload is one stream on which this node is the holder.
 type upload struct {
 	x    *Exchange
 	peer peer.ID
 	id   [32]byte
-	wake chan struct{} // what the fetcher has to be told has changed
+	wake chan struct{}      // what the fetcher has to be told has changed
+	end  context.CancelFunc // of the stream
 
 	// Under the exchange's mutex.
 	told    bitmap // the last have
@@ -38,28 +41,28 @@ type promised struct {
 
 // handle serves a stream that a fetcher has opened.
 func (x *Exchange) handle(s network.Stream) {
-	p := s.Conn().RemotePeer()
-	if !x.allow(p) || x.fetchers.shunned(p) || !x.admit(p) {
+	ctx, cancel := context.WithCancel(x.ctx)
+	defer cancel()
+	u := &upload{x: x, peer: s.Conn().RemotePeer(), wake: make(chan struct{}, 1), end: cancel}
+	if !x.allow(u.peer) || x.fetchers.shunned(u.peer) || !x.admit(u) {
 		_ = s.Reset()
 		return
 	}
-	defer x.dismiss(p)
-	ctx, cancel := context.WithCancel(x.ctx)
-	defer cancel()
+	defer x.dismiss(u)
 	defer tether(ctx, s)()
 
 	_ = s.SetReadDeadline(time.Now().Add(moveTime))
-	id, err := readHello(s)
-	if err == nil {
-		// From here on the fetcher may be silent for as long as it likes.
+	var err error
+	if u.id, err = readHello(s); err == nil {
+		// From here on the fetcher may be silent for as long as nobody else needs
+		// its seat.
 		_ = s.SetReadDeadline(time.Time{})
-		u := &upload{x: x, peer: p, id: id, wake: make(chan struct{}, 1)}
 		x.subscribe(u)
 		written := make(chan struct{})
 		go func() {
 			defer close(written)
 			if err := u.write(ctx, s); err != nil && ctx.Err() == nil {
-				x.log.Debug("serving a vector", "peer", p, "error", err)
+				x.log.Debug("serving a vector", "peer", u.peer, "error", err)
 				_ = s.Reset()
 			}
 		}()
@@ -69,32 +72,62 @@ func (x *Exchange) handle(s network.Stream) {
 		x.unsubscribe(u)
 	}
 	if errors.Is(err, errGarbage) {
-		x.blame(p, &x.fetchers, err)
+		x.blame(u.peer, &x.fetchers, err)
 	}
 	_ = s.Reset()
 }
 
-func (x *Exchange) admit(p peer.ID) bool {
+// admit gives a stream a seat. Where all are taken, the peer that weighs most gives
+// up its oldest one, if it weighs more than the new one's peer will: so neither
+// many streams nor slow ones keep a peer out that has few.
+func (x *Exchange) admit(u *upload) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	total := 0
-	for _, n := range x.served {
-		total += n
-	}
-	if x.closed || total >= maxServed || x.served[p] >= maxServedEach {
+	if x.closed || len(x.served[u.peer]) >= maxServedEach {
 		return false
 	}
-	x.served[p]++
+	total, heaviest := 0, u.peer
+	for p, streams := range x.served {
+		total += len(streams)
+		if x.weight(p, 0) > x.weight(heaviest, 0) {
+			heaviest = p
+		}
+	}
+	if total >= maxServed {
+		if x.weight(heaviest, 0) <= x.weight(u.peer, 1) {
+			return false
+		}
+		last := x.served[heaviest][0]
+		last.end()
+		x.rise(last)
+	}
+	x.served[u.peer] = append(x.served[u.peer], u)
 	x.wg.Add(1)
 	return true
 }
 
-func (x *Exchange) dismiss(p peer.ID) {
+// weight is what a peer's streams weigh, with so many more of them. Those of
+// members and configured peers weigh less, so that seats are left for them.
+func (x *Exchange) weight(p peer.ID, more int) int {
+	n := len(x.served[p]) + more
+	if !x.prefer(p) {
+		n *= 4
+	}
+	return n
+}
+
+// rise frees the seat of a stream. x.mu is held.
+func (x *Exchange) rise(u *upload) {
+	left := slices.DeleteFunc(x.served[u.peer], func(o *upload) bool { return o == u })
+	if x.served[u.peer] = left; len(left) == 0 {
+		delete(x.served, u.peer)
+	}
+}
+
+func (x *Exchange) dismiss(u *upload) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.served[p]--; x.served[p] == 0 {
-		delete(x.served, p)
-	}
+	x.rise(u)
 	x.wg.Done()
 }
 
@@ -112,6 +145,9 @@ func (x *Exchange) subscribe(u *upload) {
 func (x *Exchange) unsubscribe(u *upload) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	for _, p := range u.promise {
+		p.v.credit(u.peer, time.Now()).bytes += int64(p.v.announcement.chunkLen(p.chunk))
+	}
 	for _, p := range append(u.promise, u.unheard...) {
 		p.v.given[p.chunk] = given{times: max(0, p.v.given[p.chunk].times-1)}
 	}
@@ -170,7 +206,13 @@ func (u *upload) admit(a ask) (some bool, err error) {
 	var set bitmap
 	if v := x.vectors[u.id]; v != nil {
 		now := time.Now()
+		credit := v.credit(u.peer, now)
 		for _, i := range v.pick(a, now) {
+			size := int64(v.announcement.chunkLen(i))
+			if credit.bytes < size {
+				break
+			}
+			credit.bytes -= size
 			set.add(i)
 			g := &v.given[i]
 			g.times++
@@ -186,6 +228,40 @@ func (u *upload) admit(a ask) (some bool, err error) {
 }
 
 func clamp(d, least, most time.Duration) time.Duration { return min(max(d, least), most) }
+
+// credit is what a peer may still be sent of a vector: maxDraws times the whole, to
+// which creditTime adds it once more. Without it, a few bytes of asks would have
+// the same chunks sent for as long as the peer likes.
+type credit struct {
+	bytes int64
+	at    time.Time // when the last bytes were added
+}
+
+const (
+	maxDraws   = 3
+	creditTime = 10 * time.Minute
+	maxCredits = 1024
+)
+
+// credit returns a peer's. The exchange's mutex is held.
+func (v *vector) credit(p peer.ID, now time.Time) *credit {
+	size := int64(v.announcement.Size)
+	c := v.credits[p]
+	if c == nil {
+		if len(v.credits) >= maxCredits {
+			for old := range v.credits { // any
+				delete(v.credits, old)
+				break
+			}
+		}
+		c = &credit{maxDraws * size, now}
+		v.credits[p] = c
+	}
+	if more := int64(float64(size) * float64(now.Sub(c.at)) / float64(creditTime)); more > 0 {
+		c.bytes, c.at = min(c.bytes+more, maxDraws*size), now
+	}
+	return c
+}
 
 // maxGiven: a chunk that was given so often is given to anybody at any time.
 const maxGiven = 8
@@ -210,22 +286,33 @@ func (v *vector) pick(a ask, now time.Time) []int {
 }
 
 // write tells what there is to tell and sends what was promised, until ctx ends.
+// A peer that takes nothing for a moment gives its slot to others until it is its
+// turn again; then the chunk is read anew, since many that wait would fill the
+// memory.
 func (u *upload) write(ctx context.Context, s network.Stream) error {
+	slots := u.x.slots
 	var (
-		t     *ticket // for the chunk in turn
-		chunk []byte  // what is left of it
-		frame = make([]byte, 0, headLen+maxPiece)
+		t           *ticket[peer.ID] // for the chunk in turn
+		next        promised
+		due         bool
+		chunk       []byte // that of next, while it has a slot
+		frame       []byte
+		start, done int           // where in the chunk the frame begins, and what of the frame is sent
+		stuck       time.Duration // that nothing could be sent for
 	)
-	defer func() { u.x.slots.release(t) }()
+	defer func() { slots.release(t, true) }()
 	for {
-		control, next, due := u.news(frame[:0])
-		if len(control) > 0 {
-			if err := writeMoving(s, control); err != nil {
-				return err
+		if done == 0 {
+			var control []byte
+			control, next, due = u.news(nil)
+			if len(control) > 0 {
+				if err := writeMoving(s, control); err != nil {
+					return err
+				}
 			}
 		}
 		if due && t == nil {
-			t = u.x.slots.request(u.peer)
+			t = slots.request(u.peer)
 		}
 		if chunk == nil {
 			var granted chan struct{}
@@ -243,19 +330,33 @@ func (u *upload) write(ctx context.Context, s network.Stream) error {
 			if chunk, err = u.load(next); err != nil {
 				return err
 			}
+			frame = make([]byte, 0, headLen+maxPiece)
 		}
-		n := min(len(chunk), maxPiece)
-		frame = append(appendHead(frame[:0], kindPiece, n), chunk[:n]...)
-		if err := writeMoving(s, frame); err != nil {
-			if isTimeout(err) {
-				u.x.fetchers.punish(u.peer, forFailing)
-			}
+		piece := chunk[start:min(start+maxPiece, len(chunk))]
+		frame = append(appendHead(frame[:0], kindPiece, len(piece)), piece...)
+		_ = s.SetWriteDeadline(time.Now().Add(slotTime))
+		n, err := s.Write(frame[done:])
+		if done += n; n > 0 {
+			stuck = 0
+		}
+		switch {
+		case done == len(frame):
+			start, done = start+len(piece), 0
+			u.x.sent.Add(uint64(len(piece)))
+		case !isTimeout(err):
 			return err
+		case stuck >= moveTime:
+			u.x.fetchers.punish(u.peer, forFailing)
+			return err
+		default:
+			stuck += slotTime
+			slots.release(t, n > 0)
+			t, chunk, frame = slots.request(u.peer), nil, nil
+			continue
 		}
-		u.x.sent.Add(uint64(n))
-		if chunk = chunk[n:]; len(chunk) == 0 {
-			u.x.slots.release(t)
-			t, chunk = nil, nil
+		if start == len(chunk) {
+			slots.release(t, true)
+			t, chunk, frame, start = nil, nil, nil, 0
 			u.delivered()
 		}
 	}
@@ -339,71 +440,4 @@ func (u *upload) finish() {
 		p.v.given[p.chunk].until = now.Add(clamp(4*x.pace, 200*time.Millisecond, moveTime))
 		return true
 	})
-}
-
-// maxSlots chunks are sent at the same time, and one to each peer.
-const maxSlots = 8
-
-// slots hands out the right to send a chunk to one peer after the other.
-type slots struct {
-	mu      sync.Mutex
-	free    int
-	busy    map[peer.ID]bool
-	waiting []*ticket // in order of arrival, but for those of a peer that had a turn
-}
-
-type ticket struct {
-	peer    peer.ID
-	granted chan struct{} // closed
-}
-
-func newSlots() *slots { return &slots{free: maxSlots, busy: make(map[peer.ID]bool)} }
-
-func (s *slots) request(p peer.ID) *ticket {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := &ticket{peer: p, granted: make(chan struct{})}
-	s.waiting = append(s.waiting, t)
-	s.grant()
-	return t
-}
-
-// release gives back a ticket, granted or not. Nil is none.
-func (s *slots) release(t *ticket) {
-	if t == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if i := slices.Index(s.waiting, t); i >= 0 {
-		s.waiting = slices.Delete(s.waiting, i, i+1)
-		return
-	}
-	delete(s.busy, t.peer)
-	s.free++
-	// It was this peer's turn: its other tickets queue up behind all others.
-	var others, its []*ticket
-	for _, w := range s.waiting {
-		if w.peer == t.peer {
-			its = append(its, w)
-		} else {
-			others = append(others, w)
-		}
-	}
-	s.waiting = append(others, its...)
-	s.grant()
-}
-
-func (s *slots) grant() {
-	for s.free > 0 {
-		i := slices.IndexFunc(s.waiting, func(t *ticket) bool { return !s.busy[t.peer] })
-		if i < 0 {
-			return
-		}
-		t := s.waiting[i]
-		s.waiting = slices.Delete(s.waiting, i, i+1)
-		s.busy[t.peer] = true
-		s.free--
-		close(t.granted)
-	}
 }

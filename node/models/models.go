@@ -24,9 +24,11 @@ import (
 )
 
 const (
-	// maxInputs is the size in bytes of the largest inputs of a model: an
-	// enrolment and an update of each of a task's nodes.
+	// maxInputs is the size in bytes of the largest inputs of a model whose task is
+	// not known here: an enrolment and an update of each of a task's nodes.
 	maxInputs = task.MaxNodes * 2 * record.MaxBytes
+	// inner is what the inner blocks of an artifact of that size take at most.
+	inner = 64 << 10
 
 	// healMin and healMax are how long the daemon waits before it asks its peers
 	// again for what its disk has lost.
@@ -36,6 +38,10 @@ const (
 	// models were brought here from peers.
 	fetched = "fetched/"
 )
+
+// ErrUseless is of inputs that no honest node has sealed. To fetch them again would
+// change nothing.
+var ErrUseless = errors.New("they are not the inputs of a model of the task")
 
 // Models are the sealed models that a node can read.
 type Models struct {
@@ -89,6 +95,8 @@ func (m *Models) Stored(ctx context.Context, cid record.CID) (task.Model, error)
 	return task.UnmarshalModel(b)
 }
 
+var errTooLarge = errors.New("too many for what it is said to be")
+
 // read reads an artifact of at most so many bytes from the store.
 func (m *Models) read(ctx context.Context, cid record.CID, limit int64) ([]byte, error) {
 	artifact, size, err := m.store.Artifact(ctx, cid)
@@ -97,7 +105,7 @@ func (m *Models) read(ctx context.Context, cid record.CID, limit int64) ([]byte,
 	}
 	defer artifact.Close()
 	if size > limit {
-		return nil, fmt.Errorf("%s is too large for what it is said to be", cid)
+		return nil, fmt.Errorf("%s has %d bytes: %w", cid, size, errTooLarge)
 	}
 	return io.ReadAll(artifact)
 }
@@ -149,17 +157,23 @@ func CheckParent(t task.Task, parent task.Model) error {
 }
 
 // Inputs brings the inputs of a model here, for as long as it takes peers to give
-// them, and reads them.
-func (m *Models) Inputs(ctx context.Context, cid record.CID) (task.Inputs, error) {
+// them, and reads them. Limit is the size in bytes of the largest that the model's
+// task can have.
+func (m *Models) Inputs(ctx context.Context, cid record.CID, limit int64) (task.Inputs, error) {
 	var in task.Inputs
-	b, err := m.read(ctx, cid, maxInputs)
+	b, err := m.read(ctx, cid, limit)
 	if lacks(err) {
-		if err = m.peers.Fetch(ctx, cid, maxInputs); err == nil {
-			b, err = m.read(ctx, cid, maxInputs)
+		if err = m.peers.Fetch(ctx, cid, limit+inner); err == nil {
+			b, err = m.read(ctx, cid, limit)
 		}
 	}
+	if errors.Is(err, artifacts.ErrRefused) || errors.Is(err, errTooLarge) {
+		return in, fmt.Errorf("%w: %w", ErrUseless, err)
+	}
 	if err == nil {
-		err = record.Decode(b, &in)
+		if err = record.Decode(b, &in); err != nil {
+			err = fmt.Errorf("%w: %w", ErrUseless, err)
+		}
 	}
 	return in, err
 }
@@ -184,7 +198,13 @@ func (m *Models) Evidence(ctx context.Context, cid record.CID) (api.Evidence, ap
 	if content.Model != cid {
 		return bad("village model verify "+content.Model.String(), "%s is not the model that the nodes of its task have signed; that is %s", cid, content.Model)
 	}
-	in, err := m.Inputs(ctx, content.Inputs)
+	limit := int64(maxInputs)
+	if r, err := m.store.Record(model.Task); err == nil {
+		if t, err := task.TaskOf(r); err == nil {
+			limit = t.MaxInputs()
+		}
+	}
+	in, err := m.Inputs(ctx, content.Inputs, limit)
 	if err != nil && !m.Has(ctx, content.Inputs) {
 		return bad("village peer list", "the records that model %s is recomputed from are not stored here in whole, and cannot be fetched: %v", cid, err)
 	}

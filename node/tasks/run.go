@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"village/node/api"
+	"village/node/exchange"
 	"village/node/models"
 	"village/node/records"
 	"village/protocol/agree"
@@ -34,26 +35,29 @@ type run struct {
 	seen     atomic.Pointer[api.TaskSummary] // as of the newest event
 
 	drive.Driver[own]
-	site    *member.Site // nil where the node has not enrolled
-	timer   *time.Timer  // of the newest Wake
-	sealed  bool         // the final set is decided on
-	size    int64        // of the sealed model's artifact, in bytes
-	vectors map[record.NodeID][]*vector
-	lacking []*vector  // announced, but not here when the daemon started
-	stored  []byte     // the report as it was last stored
-	result  record.CID // the artifact of stored
-	err     string     // why the task does not move here
+	site     *member.Site // nil where the node has not enrolled
+	timer    *time.Timer  // of the newest Wake
+	sealed   bool         // the final set is decided on
+	size     int64        // of the sealed model's artifact, in bytes
+	vectors  map[record.NodeID][]*vector
+	most     int64      // bytes of its model's inputs
+	followed int64      // bytes of Tasks.followed that are this task's
+	unasked  record.CID // the sealed model's inputs, until somebody asks for them
+	stored   []byte     // the report as it was last stored
+	result   record.CID // the artifact of stored
+	err      string     // why the task does not move here
 }
 
 // own is an own record with its body as the machine takes it in.
 type own struct {
 	record.Record
 	body any
+	held *exchange.Held // the vector that it announces, if it does
 }
 
 func newRun(t *Tasks, r record.Record, tk task.Task) *run {
 	run := &run{
-		tasks: t, id: r.CID, proposer: r.Author, task: tk,
+		tasks: t, id: r.CID, proposer: r.Author, task: tk, most: tk.MaxInputs(),
 		queue: make(chan func(*run), 256), behind: make(chan struct{}, 1), vectors: map[record.NodeID][]*vector{},
 	}
 	run.Driver = drive.New(member.New(t.Home.ID, r.CID, tk), drive.Performer[own](run))
@@ -180,10 +184,6 @@ func (r *run) resume() {
 	if r.Resumed() {
 		return
 	}
-	for _, v := range r.lacking {
-		r.obtain(v)
-	}
-	r.lacking = nil
 	r.Resume(r.tasks.now())
 	r.moved()
 }
@@ -201,25 +201,12 @@ func (r *run) deliver(rec record.Record, content any) {
 	}
 }
 
-// receive takes in a record of the task; the caller calls moved. Parameters that
-// do not ride inside an update are fetched, or else, before the run acts, read from
-// the store.
+// receive takes in a record of the task; the caller calls moved, which sees to the
+// parameters that do not ride inside an update.
 func (r *run) receive(rec record.Record, content any) {
 	if u, ok := content.(task.Update); ok && u.Params == nil {
-		v := r.announced(rec, u)
-		if v == nil {
-			return // is under way
-		}
-		if r.Resumed() {
-			r.obtain(v)
-			return
-		}
-		u, err := v.read(r.tasks.Store, r.task)
-		if err != nil {
-			r.lacking = append(r.lacking, v)
-			return
-		}
-		content = u
+		r.announced(&vector{record: rec, update: u})
+		return
 	}
 	r.Step(r.tasks.now(), received(rec, content))
 }
@@ -237,6 +224,7 @@ func (r *run) step(e member.Event) {
 // moved tells those concerned that the machine may have moved.
 func (r *run) moved() {
 	r.close()
+	r.tend()
 	if r.Disputed() && r.err == "" {
 		r.halt(errors.New("this node recomputes another model from the sealed updates than the quorum has signed; keep the evidence and ask for help"))
 	}
@@ -328,7 +316,7 @@ func (r *run) sign(kind record.Kind, subject string, number uint64, body any) (o
 		}
 		r.halt(err)
 	}
-	return own{rec, content}, err == nil
+	return own{Record: rec, body: content}, err == nil
 }
 
 // Store makes an own record durable.
@@ -342,10 +330,13 @@ func (r *run) Store(o own) drive.Outcome {
 		// The store knows an own record that the machine did not: it was
 		// restored from a backup, or two daemons share one key.
 		r.halt(fmt.Errorf("another %s %d is signed with this node's key; is a copy of this home in use?", o.Kind, o.Number))
+		if o.held != nil {
+			o.held.Release()
+		}
 		return drive.Refused
 	}
-	if u, ok := o.body.(task.Update); ok {
-		r.announced(o.Record, u)
+	if o.held != nil {
+		r.announced(&vector{record: o.Record, update: o.body.(task.Update), held: o.held, given: true})
 	}
 	return drive.Stored
 }
@@ -385,7 +376,10 @@ func (r *run) Start(effect member.Effect) {
 	case member.Make:
 		r.make(e)
 	case member.Fetch:
-		r.fetch(e.Inputs)
+		r.unasked = e.Inputs
+		if r.works() {
+			r.asked()
+		}
 	}
 }
 

@@ -23,7 +23,10 @@ func (t *Tasks) Show(ctx context.Context, id record.CID, schema string) (api.Sho
 	if run == nil {
 		return answer, unknown(id)
 	}
-	err := run.ask(ctx, func() { answer = run.shown(schema) })
+	err := run.ask(ctx, func() {
+		run.asked()
+		answer = run.shown(schema)
+	})
 	return answer, err
 }
 
@@ -55,10 +58,20 @@ func (r *run) shown(schema string) api.ShownTask {
 		}
 		answer.Nodes = append(answer.Nodes, api.TaskNode{
 			PeerID: id, Nation: e.Nation, Name: e.Node, Enrolled: enrolled, Dataset: e.Manifest,
-			TrainRows: e.Moments.Count, Round: r.RoundOf(id), Evaluated: r.HasEvaluated(id),
+			TrainRows: e.Moments.Count, Round: r.roundOf(id), Evaluated: r.HasEvaluated(id),
 			Late: enrolled && r.Roster().Defined() && !r.InRoster(id),
 			Left: r.HasLeft(id), Silent: r.IsSilent(id), Equivocated: r.Equivocated(id),
 		})
 	}
 	return answer
+}
+
+// roundOf is the newest round of which there is an update of a node, be it in the
+// machine or kept for others.
+func (r *run) roundOf(id record.NodeID) uint64 {
+	round := r.RoundOf(id)
+	if list := r.vectors[id]; len(list) > 0 {
+		round = max(round, list[0].record.Number)
+	}
+	return round
 }

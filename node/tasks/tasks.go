@@ -48,11 +48,13 @@ type Config struct {
 // Tasks are the tasks of a node.
 type Tasks struct {
 	Config
-	started time.Time
-	beacons atomic.Uint64   // number of the last one
-	work    chan struct{}   // a place for each piece of training at a time
-	quit    context.Context // ends all work
-	waiting sync.WaitGroup  // goroutines of all runs
+	started  time.Time
+	beacons  atomic.Uint64   // number of the last one
+	work     chan struct{}   // a place for each piece of training at a time
+	fetching chan struct{}   // a place for whoever fetches a model's inputs
+	followed atomic.Int64    // see maxFollowed
+	quit     context.Context // ends all work
+	waiting  sync.WaitGroup  // goroutines of all runs
 
 	mu      sync.Mutex
 	resumed bool
@@ -64,7 +66,7 @@ type Tasks struct {
 // act once [Tasks.Resume] was called, and end when ctx does.
 func New(ctx context.Context, c Config) *Tasks {
 	t := &Tasks{
-		Config: c, quit: ctx, started: time.Now(), work: make(chan struct{}, max(1, runtime.NumCPU()-1)),
+		Config: c, quit: ctx, started: time.Now(), work: make(chan struct{}, max(1, runtime.NumCPU()-1)), fetching: make(chan struct{}, 1),
 		runs: map[record.CID]*run{}, changed: make(chan struct{}),
 	}
 	t.beacons.Store(t.starts() << 32)
@@ -75,6 +77,11 @@ func New(ctx context.Context, c Config) *Tasks {
 	}
 	for _, run := range t.ordered() {
 		run.ask(ctx, func() {}) // behind its restore
+	}
+	if !c.Store.Unsure(c.Home.ID) { // else a vector may be that of a record which comes back
+		if err := c.Store.Vectors().Sweep(c.Exchange.Needs); err != nil {
+			c.Log.Fail(fmt.Errorf("cannot delete the chunks of old vectors: %w", err))
+		}
 	}
 	return t
 }

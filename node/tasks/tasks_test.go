@@ -3,14 +3,20 @@ package tasks
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"village/node/api"
+	"village/node/artifacts"
 	"village/node/datasets"
+	"village/node/exchange"
 	"village/node/home"
 	"village/node/log"
 	"village/node/models"
@@ -43,14 +49,24 @@ func alone(t *testing.T) *Tasks {
 	}
 	l := log.New(slog.New(slog.DiscardHandler))
 	book := records.New(records.Config{Key: h.Key, Federation: "test", Store: store, Log: l, Knows: h.Knows, AuthorBytes: 1 << 30, StrangersBytes: 1 << 30})
+	nobody, err := libp2p.New(libp2p.NoListenAddrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	anyone := func(peer.ID) bool { return true }
+	vectors := exchange.New(nobody, "test", store.Vectors(), anyone, anyone, nil)
+	inputs := artifacts.New(nobody, store.Blockstore(), anyone)
 	ctx, stop := context.WithCancel(context.Background())
-	tasks := New(ctx, Config{Home: h, Store: store, Log: l, Book: book, Datasets: datasets.New(h, book), Models: models.New(store, nil, l)})
+	tasks := New(ctx, Config{
+		Home: h, Store: store, Log: l, Book: book, Datasets: datasets.New(h, book), Models: models.New(store, inputs, l), Exchange: vectors,
+	})
 	book.Start(silence{}, tasks.Deliver)
 	tasks.Resume()
 	t.Cleanup(func() {
 		stop()
 		tasks.Wait()
-		if err := store.Close(); err != nil {
+		vectors.Close()
+		if err := errors.Join(inputs.Close(), nobody.Close(), store.Close()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -1,14 +1,11 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"time"
-
-	blocks "github.com/ipfs/go-block-format"
-	"github.com/ipfs/go-cid"
-	"github.com/multiformats/go-multihash"
 
 	"village/node/exchange"
 	"village/protocol/record"
@@ -22,50 +19,23 @@ type vector struct {
 	record       record.Record
 	update       task.Update
 	announcement exchange.Announcement
+	held         *exchange.Held  // nil until its author has enrolled and there is room for it
+	given        bool            // the machine has it, or it is on its way there
+	lacking      bool            // it was not here in whole when the daemon started
 	ctx          context.Context // ends when a newer one has taken its place
 	drop         context.CancelFunc
 }
 
-// chunks keeps the chunks of vectors in the store, as raw blocks.
-type chunks struct{ store *storage.Store }
-
-// Chunks is where an exchange keeps the chunks of vectors.
-func Chunks(s *storage.Store) exchange.ChunkStore { return chunks{s} }
-
-func chunkCID(hash [32]byte) cid.Cid {
-	mh, err := multihash.Encode(hash[:], multihash.SHA2_256)
-	if err != nil {
-		panic(err) // a digest of 32 bytes is always encodable
-	}
-	return cid.NewCidV1(cid.Raw, mh)
-}
-
-func (c chunks) PutChunk(hash [32]byte, b []byte) error {
-	block, err := blocks.NewBlockWithCid(b, chunkCID(hash))
-	if err != nil {
-		return err
-	}
-	return c.store.Blockstore().Put(context.Background(), block)
-}
-
-func (c chunks) Chunk(hash [32]byte) ([]byte, error) {
-	block, err := c.store.Blockstore().Get(context.Background(), chunkCID(hash))
-	if err != nil {
-		return nil, err
-	}
-	return block.RawData(), nil
-}
-
-func (c chunks) HasChunk(hash [32]byte) bool {
-	has, err := c.store.Blockstore().Has(context.Background(), chunkCID(hash))
-	return err == nil && has
-}
+// maxFollowed is how many bytes the inputs of those tasks may have in all that name
+// this node, which has not joined them: it votes in them, but whoever proposes a
+// task must not be able to fill the memory of those that it names.
+const maxFollowed = 32 << 20
 
 // whole reads a vector of which every chunk is here.
-func (c chunks) whole(a exchange.Announcement) ([]byte, error) {
+func whole(s *storage.Store, a exchange.Announcement) ([]byte, error) {
 	var b []byte
 	for _, hash := range a.Chunks {
-		chunk, err := c.Chunk(hash)
+		chunk, err := s.Vectors().Chunk(hash)
 		if err != nil {
 			return nil, err
 		}
@@ -86,62 +56,133 @@ func announcementOf(u task.Update) exchange.Announcement {
 // inside is durable, and served, before the update is signed.
 func (r *run) signUpdate(round uint64, u task.Update) (own, bool) {
 	u, b, err := task.NewUpdate(u, r.task)
+	var held *exchange.Held
 	if err == nil && u.Size > 0 {
-		_, err = r.tasks.Exchange.Provide(b)
+		held, err = r.tasks.Exchange.Provide(r.tasks.Home.ID, b)
 	}
 	if err != nil {
 		r.halt(err)
 		return own{}, false
 	}
 	o, ok := r.sign(record.KindUpdate, r.id.String(), round, u)
-	o.body = u // with its parameters, which the record may only announce
+	o.body, o.held = u, held // with its parameters, which the record may only announce
 	return o, ok
 }
 
-// announced notes a vector that an update announces, and returns it, or nil where
-// there is none or it is known. Of each author the two newest are kept, like the
-// updates; the chunks of older ones are deleted.
-func (r *run) announced(rec record.Record, u task.Update) *vector {
-	if u.Size == 0 || slices.ContainsFunc(r.vectors[rec.Author], func(v *vector) bool { return v.record.CID == rec.CID }) {
-		return nil
+// announced notes a vector that an update announces. Of each author the two newest
+// are kept, like the updates.
+func (r *run) announced(v *vector) {
+	list := r.vectors[v.record.Author]
+	if slices.ContainsFunc(list, func(o *vector) bool { return o.record.CID == v.record.CID }) {
+		return
 	}
-	v := &vector{record: rec, update: u, announcement: announcementOf(u)}
+	v.announcement = announcementOf(v.update)
 	v.ctx, v.drop = context.WithCancel(r.tasks.quit)
-	list := append(r.vectors[rec.Author], v)
-	slices.SortStableFunc(list, func(a, b *vector) int { return int(b.record.Number) - int(a.record.Number) })
+	list = append(list, v)
+	slices.SortStableFunc(list, func(a, b *vector) int { return cmp.Compare(b.record.Number, a.record.Number) })
 	for len(list) > record.KindUpdate.Keep() {
-		last := list[len(list)-1]
+		list[len(list)-1].forget()
 		list = list[:len(list)-1]
-		last.drop()
-		r.forget(last, list)
 	}
-	r.vectors[rec.Author] = list
-	return v
+	r.vectors[v.record.Author] = list
 }
 
-// forget deletes the chunks of a vector that no other one has.
-func (r *run) forget(v *vector, others []*vector) {
+func (v *vector) forget() {
+	v.drop()
+	if v.held != nil {
+		v.held.Release()
+	}
+}
+
+// tend sees to the vectors of those who have enrolled: what this node works with
+// goes to the machine, the rest is kept for others to fetch, as far as there is room.
+// Once the model is made, its inputs hold what it was made of, and none is needed.
+func (r *run) tend() {
 	t := r.tasks
-	t.Exchange.Forget(v.announcement.ID())
-	for _, hash := range v.announcement.Chunks {
-		if slices.ContainsFunc(others, func(o *vector) bool { return slices.Contains(o.announcement.Chunks, hash) }) {
+	if len(r.vectors) == 0 {
+		return
+	}
+	works := r.works()
+	if model, _ := r.Model(); r.sealed && (model.Defined() || !works) {
+		for _, list := range r.vectors {
+			for _, v := range list {
+				v.forget()
+			}
+		}
+		clear(r.vectors)
+		return
+	}
+	for author, list := range r.vectors {
+		if _, enrolled := r.Enrolment(author); !enrolled {
 			continue
 		}
-		if err := t.Store.Blockstore().DeleteBlock(t.quit, chunkCID(hash)); err != nil {
-			t.Log.Warn("cannot delete a chunk of an old vector", "error", err)
+		for _, v := range list {
+			if v.given || v.held != nil && !works {
+				continue
+			}
+			if v.held == nil {
+				hold := t.Exchange.Relay
+				if works {
+					hold = t.Exchange.Hold
+				}
+				var err error
+				if v.held, err = hold(author, v.announcement); err != nil {
+					v.held = nil
+					t.Log.Debug("a vector is not kept for others", "task", r.task.Name, "author", author, "error", err)
+					continue
+				}
+			}
+			switch {
+			case r.Resumed():
+				v.given = works
+				r.obtain(v, works)
+			case works && !v.lacking:
+				u, err := v.read(t.Store, r.task)
+				if v.given, v.lacking = err == nil, err != nil; v.given {
+					r.Step(t.now(), received(v.record, u))
+				}
+			}
 		}
 	}
 }
 
-// obtain fetches a vector from whichever peers hold its chunks, and gives the
-// update to the machine.
-func (r *run) obtain(v *vector) {
+// works says whether this node works with the updates of the task: whether it has
+// joined, or votes in it because it is named and there is room.
+func (r *run) works() bool {
+	t := r.tasks
+	if _, joined := r.Enrolment(t.Home.ID); joined {
+		t.followed.Add(-r.followed)
+		r.followed = 0
+		return true
+	}
+	if r.followed == 0 && r.task.Named(t.Home.ID) {
+		size := 2 * r.most // two updates of each node
+		if t.followed.Add(size) > maxFollowed {
+			t.followed.Add(-size)
+			return false
+		}
+		r.followed = size
+	}
+	return r.followed > 0
+}
+
+// obtain fetches a vector from whichever peers have its chunks, and gives the
+// update to the machine if that works with it.
+func (r *run) obtain(v *vector, works bool) {
 	t := r.tasks
 	t.spawn(func() {
 		for v.ctx.Err() == nil {
-			b, err := t.Exchange.Fetch(v.ctx, v.announcement)
+			var b []byte
+			var err error
+			if works {
+				b, err = v.held.Fetch(v.ctx)
+			} else {
+				err = v.held.FetchTo(v.ctx, nil)
+			}
 			if err == nil {
-				r.arrived(v, b)
+				if works {
+					r.arrived(v, b)
+				}
 				return
 			}
 			t.Log.Info("a vector is not here yet", "task", r.task.Name, "author", v.record.Author, "round", v.record.Number, "error", err)
@@ -166,7 +207,7 @@ func (r *run) arrived(v *vector, b []byte) {
 
 // read reads an announced update's parameters from the store.
 func (v *vector) read(s *storage.Store, t task.Task) (task.Update, error) {
-	b, err := chunks{s}.whole(v.announcement)
+	b, err := whole(s, v.announcement)
 	if err != nil {
 		return v.update, err
 	}

@@ -1,11 +1,13 @@
 package tasks
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
+	"village/node/models"
 	"village/protocol/learn"
 	"village/protocol/member"
 	"village/protocol/record"
@@ -16,6 +18,14 @@ import (
 // retry is how long a run waits before it tries again what the disk or the peers
 // have refused.
 const retry = 5 * time.Second
+
+const (
+	// fetchTurn is how long the inputs of one model are fetched before it is
+	// another's turn; the next time it goes on from there.
+	fetchTurn = time.Minute
+	// maxRetry is the longest time between two attempts.
+	maxRetry = 5 * time.Minute
+)
 
 // background works outside of the run's goroutine and steps the machine with what
 // comes out. While the work gets on, or waits for its turn, beacons say so.
@@ -156,7 +166,7 @@ func (r *run) made(e member.Make, inputs record.CID) (made member.Made, size int
 		if u.Size == 0 {
 			continue // its vector rides inside
 		}
-		vector, err := chunks{t.Store}.whole(announcementOf(u))
+		vector, err := whole(t.Store, announcementOf(u))
 		if err != nil {
 			return made, 0, errors.Join(storage.ErrNotFound, err)
 		}
@@ -177,24 +187,46 @@ func (r *run) made(e member.Make, inputs record.CID) (made member.Made, size int
 	return made, size, err
 }
 
-// fetch brings the inputs of the decided model from peers, for as long as it
-// takes.
-func (r *run) fetch(inputs record.CID) {
-	r.tasks.spawn(func() {
-		updates, err := r.inputs(inputs)
+// asked has the inputs of the decided model fetched, where they were not yet: this
+// node works with them, or somebody wants to see the task.
+func (r *run) asked() {
+	if inputs := r.unasked; inputs.Defined() {
+		r.unasked = record.CID{}
+		r.fetch(inputs, retry)
+	}
+}
+
+// fetch brings the inputs of the decided model from peers, for as long as it takes,
+// but for those that are of no use: peers may have sealed anything. It is one task's
+// turn at a time, so that the inputs of many do not fill the memory.
+func (r *run) fetch(inputs record.CID, wait time.Duration) {
+	t := r.tasks
+	t.spawn(func() {
+		select {
+		case t.fetching <- struct{}{}:
+		case <-t.quit.Done():
+			return
+		}
+		ctx, cancel := context.WithTimeout(t.quit, fetchTurn)
+		updates, err := r.inputs(ctx, inputs)
+		cancel()
+		<-t.fetching
 		r.post(func(r *run) {
-			if err != nil {
-				r.tasks.Log.Fail(fmt.Errorf("task %q: the inputs of the sealed model are not here yet: %w", r.task.Name, err))
-				r.later(retry, func(r *run) { r.fetch(inputs) })
-				return
+			switch {
+			case errors.Is(err, models.ErrUseless):
+				r.halt(fmt.Errorf("the model is sealed, and the inputs that it is said to be made of are not: %w", err))
+			case err != nil:
+				t.Log.Fail(fmt.Errorf("task %q: the inputs of the sealed model are not here yet: %w", r.task.Name, err))
+				r.later(wait, func(r *run) { r.fetch(inputs, min(2*wait, maxRetry)) })
+			default:
+				r.step(member.Fetched{Updates: updates})
 			}
-			r.step(member.Fetched{Updates: updates})
 		})
 	})
 }
 
-func (r *run) inputs(cid record.CID) ([]member.Received, error) {
-	in, err := r.tasks.Models.Inputs(r.tasks.quit, cid)
+func (r *run) inputs(ctx context.Context, cid record.CID) ([]member.Received, error) {
+	in, err := r.tasks.Models.Inputs(ctx, cid, r.most)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +234,7 @@ func (r *run) inputs(cid record.CID) ([]member.Received, error) {
 	for i := range in.Updates {
 		rec, u, err := in.UpdateOf(i, r.tasks.Book.Federation, r.task)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", models.ErrUseless, err)
 		}
 		updates = append(updates, received(rec, u))
 	}

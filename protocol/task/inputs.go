@@ -2,6 +2,7 @@ package task
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -17,6 +18,24 @@ type Inputs struct {
 	Enrolments [][]byte     `cbor:"enrolments"` // of the roster, and of the parts that joined late; sorted by CID
 	Updates    [][]byte     `cbor:"updates"`    // in the order of the parts
 	Vectors    [][]byte     `cbor:"vectors"`    // that the updates announce, in their order; none where they ride inside
+}
+
+// MaxInputs is the size in bytes of the largest inputs that a model of the task can
+// have. It follows from the task, so that nobody fetches more.
+func (t Task) MaxInputs() int64 {
+	const (
+		around = 4 << 10 // of a record: what is around what is counted here, names and signature
+		number = 9       // CBOR's largest
+	)
+	b, err := record.Encode(t)
+	if err != nil {
+		panic("task: a checked task is not encoded: " + err.Error())
+	}
+	all := t.Everyone()
+	vector := 8*t.Length(all) + t.header(all)
+	enrolment := around + 2*number*t.Columns()
+	update := around + 2*number*len(all) + vector/ChunkSize*sha256.Size
+	return int64(around + len(b) + len(t.Nodes)*(enrolment+update+vector))
 }
 
 // Vector returns the vector that update i announces, or nil.
