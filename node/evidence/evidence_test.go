@@ -147,6 +147,9 @@ func newSealingOf(t testing.TB, name string, features, classes int) *sealing {
 	if s.model, err = m.Marshal(); err != nil {
 		t.Fatal(err)
 	}
+	if got, most := len(encoded(t, s.in)), s.task.MaxInputs(); int64(got) > most {
+		t.Errorf("inputs of %d bytes, where %d are the most", got, most)
+	}
 	s.content.Inputs, s.content.Model = artifactCID(t, encoded(t, s.in)), artifactCID(t, s.model)
 	return s
 }

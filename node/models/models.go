@@ -41,7 +41,7 @@ const (
 
 // ErrUseless is of inputs that no honest node has sealed. To fetch them again would
 // change nothing.
-var ErrUseless = errors.New("they are not the inputs of a model of the task")
+var ErrUseless = errors.New("its inputs are not those of a model of the task")
 
 // Models are the sealed models that a node can read.
 type Models struct {

@@ -39,10 +39,23 @@ func (silence) SyncSoon()                                  {}
 // alone returns the tasks of a node without peers, with a dataset of its own.
 func alone(t *testing.T) *Tasks {
 	t.Helper()
+	tasks, stop := started(t, newHome(t))
+	t.Cleanup(stop)
+	return tasks
+}
+
+func newHome(t *testing.T) *home.Home {
+	t.Helper()
 	h, err := home.Init(filepath.Join(t.TempDir(), "home"), home.Options{Nation: "HUN", Name: "alone", Federation: "test", NoMDNS: true})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return h
+}
+
+// started returns the tasks of a home, which must be stopped.
+func started(t *testing.T, h *home.Home) (tasks *Tasks, stop func()) {
+	t.Helper()
 	store, err := storage.OpenLight(h.StoreDir())
 	if err != nil {
 		t.Fatal(err)
@@ -56,20 +69,23 @@ func alone(t *testing.T) *Tasks {
 	anyone := func(peer.ID) bool { return true }
 	vectors := exchange.New(nobody, "test", store.Vectors(), anyone, anyone, nil)
 	inputs := artifacts.New(nobody, store.Blockstore(), anyone)
-	ctx, stop := context.WithCancel(context.Background())
-	tasks := New(ctx, Config{
+	ctx, quit := context.WithCancel(context.Background())
+	tasks = New(ctx, Config{
 		Home: h, Store: store, Log: l, Book: book, Datasets: datasets.New(h, book), Models: models.New(store, inputs, l), Exchange: vectors,
 	})
 	book.Start(silence{}, tasks.Deliver)
 	tasks.Resume()
-	t.Cleanup(func() {
-		stop()
+	stop = func() {
+		quit()
 		tasks.Wait()
 		vectors.Close()
 		if err := errors.Join(inputs.Close(), nobody.Close(), store.Close()); err != nil {
 			t.Error(err)
 		}
-	})
+	}
+	if len(store.Records(record.KindManifest)) > 0 {
+		return tasks, stop
+	}
 	table := dataset.Table{Columns: []string{"x", "y"}}
 	for i := range 40 {
 		table.Rows = append(table.Rows, []string{fmt.Sprint(i), []string{"no", "yes"}[i%2]})
@@ -81,7 +97,7 @@ func alone(t *testing.T) *Tasks {
 	if _, err := tasks.Datasets.Add(cleaned); err != nil {
 		t.Fatal(err)
 	}
-	return tasks
+	return tasks, stop
 }
 
 // propose proposes a task of the node alone.

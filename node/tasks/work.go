@@ -214,7 +214,7 @@ func (r *run) fetch(inputs record.CID, wait time.Duration) {
 		r.post(func(r *run) {
 			switch {
 			case errors.Is(err, models.ErrUseless):
-				r.halt(fmt.Errorf("the model is sealed, and the inputs that it is said to be made of are not: %w", err))
+				r.halt(fmt.Errorf("a model is sealed that nobody can recompute: %w", err))
 			case err != nil:
 				t.Log.Fail(fmt.Errorf("task %q: the inputs of the sealed model are not here yet: %w", r.task.Name, err))
 				r.later(wait, func(r *run) { r.fetch(inputs, min(2*wait, maxRetry)) })
