@@ -119,7 +119,7 @@ func TestModelsAreFetched(t *testing.T) {
 	m, data := bigModel(t)
 	c := store(t, a, data)
 
-	_, err := client.Model(ctx, c)
+	_, err := api.ShowModel.Ask(ctx, client, c)
 	if e := api.AsError(err); err == nil || !strings.Contains(e.Message, artifacts.ErrAlone.Error()) || e.Next == "" {
 		t.Errorf("alone: %v", err)
 	}
@@ -127,7 +127,7 @@ func TestModelsAreFetched(t *testing.T) {
 		t.Error("what is not there was exported")
 	}
 	connect(t, b, a)
-	shown, err := client.Model(ctx, c)
+	shown, err := api.ShowModel.Ask(ctx, client, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,19 +145,19 @@ func TestModelsAreFetched(t *testing.T) {
 	if err := os.WriteFile(rows, []byte(strings.Join(head, ",")+"\n"+strings.Join(row, ",")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := client.Predict(ctx, api.Predict{Model: c, Path: rows}); err != nil || v.Predictions[0] != "yes" {
+	if v, err := api.PredictRows.Ask(ctx, client, api.Predict{Model: c, Path: rows}); err != nil || v.Predictions[0] != "yes" {
 		t.Errorf("predicted: %v, %v", v, err)
 	}
-	_, err = client.Report(ctx, c)
+	_, err = api.ReportModel.Ask(ctx, client, c)
 	if err == nil || !strings.Contains(err.Error(), "no task whose records are here") {
 		t.Errorf("report: %v", err)
 	}
-	if s, err := client.Status(ctx); err != nil || len(s.Lost) != 0 || s.Lost == nil {
+	if s, err := api.GetStatus.Ask(ctx, client, api.None{}); err != nil || len(s.Lost) != 0 || s.Lost == nil {
 		t.Errorf("lost %q, %v", s.Lost, err)
 	}
 
 	// What is fetched and is no model says so.
-	_, err = client.Model(ctx, store(t, a, []byte("no model")))
+	_, err = api.ShowModel.Ask(ctx, client, store(t, a, []byte("no model")))
 	if err == nil || !strings.Contains(err.Error(), "is not a model") {
 		t.Errorf("no model: %v", err)
 	}
@@ -185,7 +185,7 @@ func TestDamageIsHealed(t *testing.T) {
 	defer stop(t, b)
 	client := serving(t, h, b)
 	lost := func() []string {
-		s, err := client.Status(ctx)
+		s, err := api.GetStatus.Ask(ctx, client, api.None{})
 		if err != nil {
 			t.Fatal(err)
 		}

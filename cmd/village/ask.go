@@ -28,7 +28,7 @@ func answering[A any](a *app, find func(*cobra.Command, []string) (A, error), pe
 // asking is what a command does whose answer the daemon knows. It reads all of its
 // question from the command line before it looks for the daemon.
 func asking[Q, A any](a *app, read func(*cobra.Command, []string) (Q, error),
-	ask func(*api.Client, context.Context, Q) (A, error), people func(io.Writer, A) error,
+	ask func(context.Context, *api.Client, Q) (A, error), people func(io.Writer, A) error,
 ) func(*cobra.Command, []string) error {
 	return answering(a, func(cmd *cobra.Command, args []string) (none A, err error) {
 		q, err := read(cmd, args)
@@ -39,27 +39,26 @@ func asking[Q, A any](a *app, read func(*cobra.Command, []string) (Q, error),
 		if err != nil {
 			return none, err
 		}
-		return ask(client, cmd.Context(), q)
+		return ask(cmd.Context(), client, q)
 	}, people)
 }
 
 // showing is asking about the thing whose CID is the only argument, and which the
 // command in list lists.
-func showing[A any](a *app, list string, ask func(*api.Client, context.Context, record.CID) (A, error), people func(io.Writer, A) error) func(*cobra.Command, []string) error {
+func showing[A any](a *app, list string, ask func(context.Context, *api.Client, record.CID) (A, error), people func(io.Writer, A) error) func(*cobra.Command, []string) error {
 	return asking(a, func(_ *cobra.Command, args []string) (record.CID, error) { return parseCID(args[0], list) }, ask, people)
 }
 
 // listing is asking without a question.
-func listing[A any](a *app, ask func(*api.Client, context.Context) (A, error), people func(io.Writer, A) error) func(*cobra.Command, []string) error {
-	return asking(a, func(*cobra.Command, []string) (none struct{}, err error) { return },
-		func(client *api.Client, ctx context.Context, _ struct{}) (A, error) { return ask(client, ctx) }, people)
+func listing[A any](a *app, ask func(context.Context, *api.Client, api.None) (A, error), people func(io.Writer, A) error) func(*cobra.Command, []string) error {
+	return asking(a, func(*cobra.Command, []string) (none api.None, err error) { return }, ask, people)
 }
 
 // listingNamed is listing where people read the nodes' names instead of their IDs.
-func listingNamed[A any](a *app, ask func(*api.Client, context.Context) (A, error), people func(io.Writer, A, table.Names) error) func(*cobra.Command, []string) error {
+func listingNamed[A any](a *app, ask func(context.Context, *api.Client, api.None) (A, error), people func(io.Writer, A, table.Names) error) func(*cobra.Command, []string) error {
 	var known table.Names
-	return listing(a, func(client *api.Client, ctx context.Context) (A, error) {
-		v, err := ask(client, ctx)
+	return listing(a, func(ctx context.Context, client *api.Client, q api.None) (A, error) {
+		v, err := ask(ctx, client, q)
 		if err == nil && !a.json {
 			known = names(ctx, client)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +30,7 @@ func named(cid record.CID, name string) cobra.Completion {
 }
 
 func taskCIDs(ctx context.Context, client *api.Client) (all []cobra.Completion) {
-	v, _ := client.Tasks(ctx)
+	v, _ := api.ListTasks.Ask(ctx, client, api.None{})
 	for _, t := range v.Tasks {
 		all = append(all, named(t.CID, t.Name))
 	}
@@ -37,15 +38,15 @@ func taskCIDs(ctx context.Context, client *api.Client) (all []cobra.Completion) 
 }
 
 func datasetCIDs(ctx context.Context, client *api.Client) []cobra.Completion {
-	return datasets(ctx, client, false)
+	return datasets(ctx, client, nil)
 }
 
 func ownDatasetCIDs(ctx context.Context, client *api.Client) []cobra.Completion {
-	return datasets(ctx, client, true)
+	return datasets(ctx, client, url.Values{"mine": {"1"}})
 }
 
-func datasets(ctx context.Context, client *api.Client, mine bool) (all []cobra.Completion) {
-	v, _ := client.Datasets(ctx, mine, "")
+func datasets(ctx context.Context, client *api.Client, q url.Values) (all []cobra.Completion) {
+	v, _ := api.ListDatasets.Ask(ctx, client, q)
 	for _, d := range v.Datasets {
 		all = append(all, named(d.CID, d.Name))
 	}
@@ -53,7 +54,7 @@ func datasets(ctx context.Context, client *api.Client, mine bool) (all []cobra.C
 }
 
 func modelCIDs(ctx context.Context, client *api.Client) (all []cobra.Completion) {
-	v, _ := client.Models(ctx)
+	v, _ := api.ListModels.Ask(ctx, client, api.None{})
 	for _, m := range v.Models {
 		all = append(all, named(m.CID, m.Name))
 	}

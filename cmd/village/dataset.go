@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,7 +55,7 @@ Reading ends with an error at 2 GiB, whatever a small file unpacks to.`, Args: n
 			q.Options.Units[column] = unit
 		}
 		return q, nil
-	}, (*api.Client).AddDataset, func(w io.Writer, v api.AddedDataset) error {
+	}, api.PublishDataset.Ask, func(w io.Writer, v api.AddedDataset) error {
 		if err := table.AddedDataset(cmd.ErrOrStderr(), v); err != nil {
 			return err
 		}
@@ -116,9 +117,13 @@ func newDatasetList(a *app) *cobra.Command {
 	var domain string
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the datasets of the federation", Args: need(),
-		RunE: listing(a, func(client *api.Client, ctx context.Context) (api.Datasets, error) {
-			return client.Datasets(ctx, mine, domain)
-		}, table.Datasets),
+		RunE: asking(a, func(*cobra.Command, []string) (url.Values, error) {
+			q := url.Values{"domain": {domain}}
+			if mine {
+				q.Set("mine", "1")
+			}
+			return q, nil
+		}, api.ListDatasets.Ask, table.Datasets),
 	}
 	cmd.Flags().BoolVar(&mine, "mine", false, "only this node's own")
 	cmd.Flags().StringVar(&domain, "domain", "", "only those of this field")
@@ -129,7 +134,7 @@ func newDatasetShow(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "show CID", Short: "Show what has been published of a dataset, literally", Args: need("a CID"),
 		ValidArgsFunction: a.complete(datasetCIDs),
-		RunE:              showing(a, listDatasets, (*api.Client).Dataset, table.Dataset),
+		RunE:              showing(a, listDatasets, api.ShowDataset.Ask, table.Dataset),
 	}
 }
 
@@ -138,8 +143,8 @@ func newDatasetExport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "export CID", Short: "Write the cleaned rows of an own dataset to a file", Args: need("a CID"),
 		ValidArgsFunction: a.complete(ownDatasetCIDs),
-		RunE: showing(a, listDatasets+" --mine", func(client *api.Client, ctx context.Context, cid record.CID) (api.Rows, error) {
-			v, err := client.DatasetRows(ctx, cid)
+		RunE: showing(a, listDatasets+" --mine", func(ctx context.Context, client *api.Client, cid record.CID) (api.Rows, error) {
+			v, err := api.ExportDataset.Ask(ctx, client, cid)
 			if err == nil && out != "" {
 				v.Path, err = writeRows(out, v, table.RowsCSV, table.RowsParquet)
 				v.Rows = [][]string{} // which are in the file
@@ -179,7 +184,7 @@ rows: for each column the population stability index (under 0.1 next to nothing,
 				q.Path, err = readable(in)
 			}
 			return q, err
-		}, (*api.Client).Drift, func(w io.Writer, v api.Drifted) error { return table.Drift(w, v.Columns) }),
+		}, api.MeasureDrift.Ask, func(w io.Writer, v api.Drifted) error { return table.Drift(w, v.Columns) }),
 	}
 	cmd.Flags().StringVar(&in, "in", "", "CSV or Parquet file with the new rows")
 	cmd.Flags().StringSliceVar(&q.Columns, "columns", nil, "names of the columns, for a CSV file without a header")

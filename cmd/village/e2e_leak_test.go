@@ -237,19 +237,21 @@ func answers(t *testing.T, s *site, dataset, task, model string) map[string][]by
 	}}
 	defer client.CloseIdleConnections()
 	all := map[string][]byte{}
-	for _, path := range []string{
-		api.PathID, api.PathStatus, api.PathPeers, api.PathMembers, api.PathDatasets, api.PathDataset,
-		api.PathTasks, api.PathTask, api.PathTaskWatch, api.PathModels, api.PathModel, api.PathModelReport, api.PathModelBytes,
+	for _, pattern := range []string{
+		api.GetID.Pattern(), api.GetStatus.Pattern(), api.ListPeers.Pattern(), api.ListMembers.Pattern(),
+		api.ListDatasets.Pattern(), api.ShowDataset.Pattern(), api.ListTasks.Pattern(), api.ShowTask.Pattern(), "GET " + api.PathWatch,
+		api.ListModels.Pattern(), api.ShowModel.Pattern(), api.ReportModel.Pattern(), "GET " + api.PathBytes,
 	} {
-		switch {
-		case strings.HasPrefix(path, api.PathDatasets):
-			path = strings.Replace(path, "{cid}", dataset, 1)
-		case strings.HasPrefix(path, api.PathTasks):
-			path = strings.Replace(path, "{cid}", task, 1)
-		default:
-			path = strings.Replace(path, "{cid}", model, 1)
+		method, path, _ := strings.Cut(pattern, " ")
+		id := model
+		switch strings.Split(path, "/")[2] {
+		case "datasets":
+			id = dataset
+		case "tasks":
+			id = task
 		}
-		req, err := http.NewRequest(http.MethodGet, "http://village"+path, nil)
+		path = strings.Replace(path, "{id}", id, 1)
+		req, err := http.NewRequest(method, "http://village"+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

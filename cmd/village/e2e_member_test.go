@@ -44,7 +44,7 @@ func TestClosedFederation(t *testing.T) {
 	}
 	lists := func(site *site, cid string) bool {
 		t.Helper()
-		v, err := site.client().Datasets(site.ctx, false, "")
+		v, err := api.ListDatasets.Ask(site.ctx, site.client(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

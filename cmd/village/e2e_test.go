@@ -271,7 +271,7 @@ func connect(sites ...*site) {
 // status asks for the status.
 func (s *site) status() api.Status {
 	s.t.Helper()
-	v, err := s.client().Status(s.ctx)
+	v, err := api.GetStatus.Ask(s.ctx, s.client(), api.None{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -288,7 +288,7 @@ func (s *site) add(name, file string, flags ...string) string {
 func (s *site) sees(cids ...string) {
 	s.t.Helper()
 	eventually(s.t, s.home+" lists every dataset", func() bool {
-		v, err := s.client().Datasets(s.ctx, false, "")
+		v, err := api.ListDatasets.Ask(s.ctx, s.client(), nil)
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -312,7 +312,7 @@ func (s *site) propose(sites []*site, flags ...string) string {
 func (s *site) hears(task string) {
 	s.t.Helper()
 	eventually(s.t, s.home+" has heard of the task", func() bool {
-		v, err := s.client().Tasks(s.ctx)
+		v, err := api.ListTasks.Ask(s.ctx, s.client(), api.None{})
 		if err != nil {
 			s.t.Fatal(err)
 		}

@@ -178,7 +178,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	model(t, later, s)
-	if v, err := s.client().Task(context.Background(), cidOf(t, id)); err != nil || v.ModelCID.String() != cid {
+	if v, err := api.ShowTask.Ask(context.Background(), s.client(), cidOf(t, id)); err != nil || v.ModelCID.String() != cid {
 		t.Errorf("the task has model %s, %v", v.ModelCID, err)
 	}
 }

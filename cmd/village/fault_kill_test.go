@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,7 +138,7 @@ func (c *couple) life(i int) {
 	c.added += atMost
 	load.Go(func() {
 		for n := first; n < first+atMost; n++ {
-			v, err := here.AddDataset(ctx, api.AddDataset{
+			v, err := api.PublishDataset.Ask(ctx, here, api.AddDataset{
 				Path: c.files[n%len(c.files)], Options: dataset.Options{Name: fmt.Sprint("ward ", n), Target: "sick"},
 			})
 			if failed(err) {
@@ -149,7 +150,7 @@ func (c *couple) life(i int) {
 		}
 	})
 	load.Go(func() {
-		v, err := here.Propose(ctx, api.Propose{
+		v, err := api.ProposeTask.Ask(ctx, here, api.Propose{
 			Name: fmt.Sprint("task ", first), Target: "sick", Settings: task.Settings{Rounds: 30}, Nodes: []record.NodeID{c.nodeID(0), c.nodeID(1)},
 		})
 		if failed(err) {
@@ -158,12 +159,12 @@ func (c *couple) life(i int) {
 		c.acks[i].tasks = append(c.acks[i].tasks, v.CID)
 		// The newest dataset from before the last kill, or one after it: its
 		// rows are read.
-		if _, err := here.Join(ctx, api.Join{Task: v.CID, Dataset: c.acks[i].newest()}); failed(err) {
+		if _, err := api.JoinTask.Ask(ctx, here, api.Join{Task: v.CID, Dataset: c.acks[i].newest()}); failed(err) {
 			return
 		}
 		c.acks[i].joined = append(c.acks[i].joined, v.CID)
 		for !killed.Load() { // until the other has heard of it
-			if _, err := there.Join(ctx, api.Join{Task: v.CID, Dataset: c.acks[1-i].newest()}); err == nil {
+			if _, err := api.JoinTask.Ask(ctx, there, api.Join{Task: v.CID, Dataset: c.acks[1-i].newest()}); err == nil {
 				c.acks[1-i].joined = append(c.acks[1-i].joined, v.CID)
 				return
 			}
@@ -210,14 +211,14 @@ func (c *couple) nodeID(i int) record.NodeID {
 func (c *couple) check(i int) {
 	c.t.Helper()
 	home, acks, client, ctx := c.sites[i].home, c.acks[i], c.sites[i].client(), context.Background()
-	if v, err := client.Status(ctx); err != nil || len(v.Lost) > 0 || v.Listening {
+	if v, err := api.GetStatus.Ask(ctx, client, api.None{}); err != nil || len(v.Lost) > 0 || v.Listening {
 		c.t.Errorf("%s: kill %d: lost: %q, recovering: %t, %v", home, c.kills, v.Lost, v.Listening, err)
 	}
-	datasets, err := client.Datasets(ctx, true, "")
+	datasets, err := api.ListDatasets.Ask(ctx, client, url.Values{"mine": {"1"}})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	tasks, err := client.Tasks(ctx)
+	tasks, err := api.ListTasks.Ask(ctx, client, api.None{})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -279,10 +280,10 @@ func (c *couple) finish() {
 		for i, s := range c.sites {
 			s.hears(id.String())
 			// The answer to a join may have been lost in a kill.
-			if v, err := s.client().Task(ctx, id); err != nil {
+			if v, err := api.ShowTask.Ask(ctx, s.client(), id); err != nil {
 				c.t.Fatal(err)
 			} else if !v.Joined {
-				if _, err := s.client().Join(ctx, api.Join{Task: id, Dataset: c.acks[i].newest()}); err != nil {
+				if _, err := api.JoinTask.Ask(ctx, s.client(), api.Join{Task: id, Dataset: c.acks[i].newest()}); err != nil {
 					c.t.Fatal(err)
 				}
 				c.acks[i].joined = append(c.acks[i].joined, id)

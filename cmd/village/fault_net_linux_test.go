@@ -257,7 +257,7 @@ func TestLossAndPartition(t *testing.T) {
 // shows asks for a task.
 func (s *site) shows(task string) api.ShownTask {
 	s.t.Helper()
-	v, err := s.client().Task(context.Background(), cidOf(s.t, task))
+	v, err := api.ShowTask.Ask(context.Background(), s.client(), cidOf(s.t, task))
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -25,12 +25,12 @@ func newModel(a *app) *cobra.Command {
 	return group("model", "Models: what tasks have trained",
 		&cobra.Command{
 			Use: "list", Short: "List the models that this node holds", Args: need(),
-			RunE: listing(a, (*api.Client).Models, table.Models),
+			RunE: listing(a, api.ListModels.Ask, table.Models),
 		},
 		&cobra.Command{
 			Use: "show CID", Short: "Show a model's parameters", Args: need("a CID"),
 			ValidArgsFunction: a.complete(modelCIDs),
-			RunE:              showing(a, listModels, (*api.Client).Model, table.Model),
+			RunE:              showing(a, listModels, api.ShowModel.Ask, table.Model),
 		},
 		newModelReport(a), newModelVerify(a), newModelExport(a), newModelPredict(a))
 }
@@ -41,8 +41,8 @@ func newModelReport(a *app) *cobra.Command {
 		Use: "report CID", Short: "Show how well a model does, beside what each node reaches alone", Args: need("a CID"),
 		ValidArgsFunction: a.complete(modelCIDs),
 	}
-	cmd.RunE = showing(a, listModels, func(client *api.Client, ctx context.Context, cid record.CID) (api.Report, error) {
-		v, err := client.Report(ctx, cid)
+	cmd.RunE = showing(a, listModels, func(ctx context.Context, client *api.Client, cid record.CID) (api.Report, error) {
+		v, err := api.ReportModel.Ask(ctx, client, cid)
 		if err != nil || page == "" {
 			return v, err
 		}
@@ -87,7 +87,7 @@ That needs no daemon, no home and no network.`,
 			if err != nil {
 				return v, err
 			}
-			return client.Verify(cmd.Context(), cid)
+			return api.VerifyModel.Ask(cmd.Context(), client, cid)
 		}, table.Verified),
 	}
 	cmd.Flags().StringVar(&evidence, "evidence", "", "directory that village model export has written; no daemon is asked")
@@ -119,7 +119,7 @@ other programs, from raw columns to predictions: an input a column, of shape [N,
 NaN or an empty string for a missing cell. --card writes what a model hub shows.`,
 		Args:              need("a CID"),
 		ValidArgsFunction: a.complete(modelCIDs),
-		RunE: showing(a, listModels, func(client *api.Client, ctx context.Context, cid record.CID) (v api.Exported, err error) {
+		RunE: showing(a, listModels, func(ctx context.Context, client *api.Client, cid record.CID) (v api.Exported, err error) {
 			v.CID = cid
 			paths := map[string]*string{api.FormSafetensors: &v.Path, api.FormONNX: &v.ONNX, api.FormCard: &v.Card}
 			for _, form := range api.Forms {
@@ -130,7 +130,7 @@ NaN or an empty string for a missing cell. --card writes what a model hub shows.
 				}
 			}
 			if dir != "" {
-				e, err := client.Evidence(ctx, cid)
+				e, err := api.ProveModel.Ask(ctx, client, cid)
 				if err != nil {
 					return v, err
 				}
@@ -183,8 +183,8 @@ func newModelPredict(a *app) *cobra.Command {
 			q.Path, err = readable(in)
 		}
 		return q, err
-	}, func(client *api.Client, ctx context.Context, q api.Predict) (api.Predictions, error) {
-		v, err := client.Predict(ctx, q)
+	}, func(ctx context.Context, client *api.Client, q api.Predict) (api.Predictions, error) {
+		v, err := api.PredictRows.Ask(ctx, client, q)
 		if err != nil {
 			return v, err
 		}

@@ -112,7 +112,7 @@ func newID(a *app) *cobra.Command {
 			v = api.Identity{PeerID: h.ID, Nation: c.Nation, Name: c.Name, Federation: c.Federation}
 			// The key tells who the node is; only its daemon knows where.
 			if client, err := api.Dial(h.Dir); err == nil {
-				if v, err = client.ID(cmd.Context()); err != nil {
+				if v, err = api.GetID.Ask(cmd.Context(), client, api.None{}); err != nil {
 					return v, err
 				}
 			}
@@ -127,7 +127,7 @@ func newID(a *app) *cobra.Command {
 func newStatus(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show how the node is, what it does and whom it waits for", Args: need(),
-		RunE: listingNamed(a, (*api.Client).Status, table.Status),
+		RunE: listingNamed(a, api.GetStatus.Ask, table.Status),
 	}
 }
 
@@ -135,13 +135,13 @@ func newStatus(a *app) *cobra.Command {
 // tell, the newest last. Those without an answer have peer IDs.
 func names(ctx context.Context, client *api.Client) table.Names {
 	var known []api.NamedNode
-	if v, err := client.Datasets(ctx, false, ""); err == nil {
+	if v, err := api.ListDatasets.Ask(ctx, client, nil); err == nil {
 		slices.SortStableFunc(v.Datasets, func(a, b api.Dataset) int { return cmp.Compare(a.Created, b.Created) })
 		for _, d := range v.Datasets {
 			known = append(known, api.NamedNode{PeerID: d.PeerID, Nation: d.Nation, Name: d.Node})
 		}
 	}
-	if self, err := client.ID(ctx); err == nil {
+	if self, err := api.GetID.Ask(ctx, client, api.None{}); err == nil {
 		known = append(known, api.NamedNode{PeerID: self.PeerID, Nation: self.Nation, Name: self.Name})
 	}
 	return table.NamesOf(known)

@@ -18,19 +18,19 @@ func newPeer(a *app) *cobra.Command {
 	return group("peer", "Nodes that this one is connected to",
 		&cobra.Command{
 			Use: "list", Short: "List the nodes that this one knows", Args: need(),
-			RunE: listing(a, (*api.Client).Peers, table.Peers),
+			RunE: listing(a, api.ListPeers.Ask, table.Peers),
 		},
 		&cobra.Command{
 			Use: "add MULTIADDR", Short: "Connect to a node now and after every start", Args: need("a MULTIADDR"),
 			ValidArgsFunction: cobra.NoFileCompletions,
-			RunE: changing(a, func(cmd *cobra.Command, args []string) (string, error) {
+			RunE: changing(a, func(cmd *cobra.Command, args []string) (api.AddPeer, error) {
 				if err := home.CheckPeer(args[0]); err != nil {
-					return "", usage(cmd, "%v", err)
+					return api.AddPeer{}, usage(cmd, "%v", err)
 				}
-				return args[0], nil
-			}, (*api.Client).AddPeer, func(_ record.NodeID, c *home.Config, address string) (api.Peers, error) {
-				if !slices.Contains(c.Peers, address) {
-					c.Peers = append(c.Peers, address)
+				return api.AddPeer{Address: args[0]}, nil
+			}, api.ConnectPeer.Ask, func(_ record.NodeID, c *home.Config, q api.AddPeer) (api.Peers, error) {
+				if !slices.Contains(c.Peers, q.Address) {
+					c.Peers = append(c.Peers, q.Address)
 				}
 				return configured(c), nil
 			}, table.Peers),
@@ -38,7 +38,7 @@ func newPeer(a *app) *cobra.Command {
 		&cobra.Command{
 			Use: "remove PEER-ID", Short: "Forget the addresses of a node and hang up on it", Args: need("a PEER-ID"),
 			ValidArgsFunction: cobra.NoFileCompletions,
-			RunE: changing(a, onlyNodeID, (*api.Client).RemovePeer, func(_ record.NodeID, c *home.Config, id record.NodeID) (api.Peers, error) {
+			RunE: changing(a, onlyNodeID, api.RemovePeer.Ask, func(_ record.NodeID, c *home.Config, id record.NodeID) (api.Peers, error) {
 				before := len(c.Peers)
 				c.Peers = slices.DeleteFunc(c.Peers, func(address string) bool {
 					of, err := home.PeerOf(address)
@@ -71,16 +71,19 @@ func newMember(a *app) *cobra.Command {
 	return group("member", "Nodes that may take part in the federation",
 		&cobra.Command{
 			Use: "list", Short: "List the members of a closed federation", Args: need(),
-			RunE: listing(a, (*api.Client).Members, table.Members),
+			RunE: listing(a, api.ListMembers.Ask, table.Members),
 		},
-		memberChange(a, "add", "Admit a node; the first one closes the federation", (*api.Client).AddMember,
+		memberChange(a, "add", "Admit a node; the first one closes the federation",
+			func(ctx context.Context, client *api.Client, id record.NodeID) (api.Members, error) {
+				return api.AdmitMember.Ask(ctx, client, api.AddMember{PeerID: id})
+			},
 			func(members []record.NodeID, id record.NodeID) ([]record.NodeID, error) {
 				if !slices.Contains(members, id) {
 					members = append(members, id)
 				}
 				return members, nil
 			}),
-		memberChange(a, "remove", "Take a node off the member list and disconnect it", (*api.Client).RemoveMember,
+		memberChange(a, "remove", "Take a node off the member list and disconnect it", api.RemoveMember.Ask,
 			func(members []record.NodeID, id record.NodeID) ([]record.NodeID, error) {
 				i := slices.Index(members, id)
 				if i < 0 {
@@ -91,7 +94,7 @@ func newMember(a *app) *cobra.Command {
 }
 
 func memberChange(a *app, verb, short string,
-	ask func(*api.Client, context.Context, record.NodeID) (api.Members, error),
+	ask func(context.Context, *api.Client, record.NodeID) (api.Members, error),
 	edit func([]record.NodeID, record.NodeID) ([]record.NodeID, error),
 ) *cobra.Command {
 	return &cobra.Command{
@@ -111,7 +114,7 @@ func memberChange(a *app, verb, short string,
 
 // changing is asking the daemon to change the config, or, while none runs, changing
 // it and saying so.
-func changing[Q, A any](a *app, read func(*cobra.Command, []string) (Q, error), ask func(*api.Client, context.Context, Q) (A, error),
+func changing[Q, A any](a *app, read func(*cobra.Command, []string) (Q, error), ask func(context.Context, *api.Client, Q) (A, error),
 	edit func(self record.NodeID, c *home.Config, q Q) (A, error), people func(io.Writer, A) error,
 ) func(*cobra.Command, []string) error {
 	return answering(a, func(cmd *cobra.Command, args []string) (v A, err error) {
@@ -121,7 +124,7 @@ func changing[Q, A any](a *app, read func(*cobra.Command, []string) (Q, error), 
 		}
 		client, err := a.client()
 		if err == nil {
-			return ask(client, cmd.Context(), q)
+			return ask(cmd.Context(), client, q)
 		}
 		if api.AsError(err).Code != api.CodeNotRunning {
 			return v, err

@@ -81,7 +81,7 @@ again by their loss on rows held back, and the last one is the task's.`, Args: n
 			err = usage(cmd, "the task needs the nodes that may take part (--nodes PEER-ID,...); see 'village peer list' and 'village id'")
 		}
 		return q, err
-	}, (*api.Client).Propose)
+	}, api.ProposeTask.Ask)
 	f := cmd.Flags()
 	f.StringVar(&q.Name, "name", "", "name of the task")
 	f.StringVar(&q.Target, "target", "", "column to predict")
@@ -99,9 +99,9 @@ again by their loss on rows held back, and the last one is the task's.`, Args: n
 }
 
 // publishing is asking for a task to be published.
-func publishing[Q any](a *app, cmd *cobra.Command, read func(*cobra.Command, []string) (Q, error), ask func(*api.Client, context.Context, Q) (api.Proposed, error)) func(*cobra.Command, []string) error {
-	return asking(a, read, func(client *api.Client, ctx context.Context, q Q) (api.Proposed, error) {
-		v, err := ask(client, ctx, q)
+func publishing[Q any](a *app, cmd *cobra.Command, read func(*cobra.Command, []string) (Q, error), ask func(context.Context, *api.Client, Q) (api.Proposed, error)) func(*cobra.Command, []string) error {
+	return asking(a, read, func(ctx context.Context, client *api.Client, q Q) (api.Proposed, error) {
+		v, err := ask(ctx, client, q)
 		if v.Warning != "" {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+table.Text(v.Warning))
 		}
@@ -131,7 +131,7 @@ sets the new model beside the old one; it is promoted where it is not worse.`,
 			q.Nodes, err = parseNodeIDs(cmd, nodes)
 		}
 		return q, err
-	}, (*api.Client).Continue)
+	}, api.ContinueTask.Ask)
 	f := cmd.Flags()
 	f.StringVar(&q.Name, "name", "", "name of the task (else that of the model)")
 	f.StringVar(&q.Description, "description", "", "what is new")
@@ -183,7 +183,7 @@ func readTask(name string) (q api.Propose, err error) {
 func newTaskList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the tasks of the federation", Args: need(),
-		RunE: listingNamed(a, (*api.Client).Tasks, table.Tasks),
+		RunE: listingNamed(a, api.ListTasks.Ask, table.Tasks),
 	}
 }
 
@@ -191,7 +191,7 @@ func newTaskShow(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "show CID", Short: "Show a task and how far each of its nodes is", Args: need("a CID"),
 		ValidArgsFunction: a.complete(taskCIDs),
-		RunE:              showing(a, listTasks, (*api.Client).Task, table.Task),
+		RunE:              showing(a, listTasks, api.ShowTask.Ask, table.Task),
 	}
 }
 
@@ -206,7 +206,7 @@ func newTaskJoin(a *app) *cobra.Command {
 			q.Dataset, err = parseCID(dataset, listDatasets+" --mine")
 		}
 		return q, err
-	}, (*api.Client).Join, func(w io.Writer, v api.Joined) error {
+	}, api.JoinTask.Ask, func(w io.Writer, v api.Joined) error {
 		a.hint(cmd, "village task watch "+v.Task.String())
 		_, err := fmt.Fprintf(w, "joined with dataset %s: %d rows to train, %d to test\n", v.Dataset, v.TrainRows, v.TestRows)
 		return err
@@ -220,7 +220,7 @@ func newTaskLeave(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "leave CID", Short: "End this node's part in a task for good", Args: need("a CID"),
 		ValidArgsFunction: a.complete(taskCIDs),
-		RunE: showing(a, listTasks, (*api.Client).Leave, func(w io.Writer, _ api.Left) error {
+		RunE: showing(a, listTasks, api.LeaveTask.Ask, func(w io.Writer, _ api.Left) error {
 			_, err := fmt.Fprintln(w, "left; the others go on without this node's updates")
 			return err
 		}),

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,33 +25,6 @@ const AddressFile = "api"
 const (
 	Header      = "X-Village"
 	HeaderValue = "1"
-)
-
-// The paths of the API, in the form of patterns for [http.ServeMux].
-const (
-	PathID            = "/v1/id"                    // GET
-	PathStatus        = "/v1/status"                // GET
-	PathPeers         = "/v1/peers"                 // GET; POST AddPeer
-	PathMembers       = "/v1/members"               // GET; POST AddMember
-	PathPeer          = "/v1/peers/{id}"            // DELETE
-	PathMember        = "/v1/members/{id}"          // DELETE
-	PathDatasets      = "/v1/datasets"              // GET ?mine=1&domain=D; POST AddDataset
-	PathDrift         = "/v1/datasets/drift"        // POST Drift
-	PathDatasetRows   = "/v1/datasets/{cid}/rows"   // GET
-	PathDataset       = "/v1/datasets/{cid}"        // GET
-	PathTasks         = "/v1/tasks"                 // GET; POST Propose
-	PathTaskContinue  = "/v1/tasks/continue"        // POST Continue
-	PathTask          = "/v1/tasks/{cid}"           // GET
-	PathTaskWatch     = "/v1/tasks/{cid}/watch"     // GET, a ShownTask a line until it is done
-	PathTaskJoin      = "/v1/tasks/{cid}/join"      // POST Join
-	PathTaskLeave     = "/v1/tasks/{cid}/leave"     // POST
-	PathModels        = "/v1/models"                // GET
-	PathModel         = "/v1/models/{cid}"          // GET
-	PathModelReport   = "/v1/models/{cid}/report"   // GET
-	PathModelBytes    = "/v1/models/{cid}/bytes"    // GET, the artifact itself
-	PathModelVerify   = "/v1/models/{cid}/verify"   // GET
-	PathModelEvidence = "/v1/models/{cid}/evidence" // GET
-	PathPredict       = "/v1/predict"               // POST Predict
 )
 
 // What the client reads at most, in bytes.
@@ -122,91 +94,10 @@ func (c *Client) command(s string) string {
 	return "village " + s + " --home " + Quote(c.home)
 }
 
-// ID tells who the node is and where it listens.
-func (c *Client) ID(ctx context.Context) (Identity, error) {
-	return get[Identity](ctx, c, PathID)
-}
-
-// Status tells how the node is.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	return get[Status](ctx, c, PathStatus)
-}
-
-// Peers lists the nodes that this one is, or wants to be, connected to.
-func (c *Client) Peers(ctx context.Context) (Peers, error) {
-	return get[Peers](ctx, c, PathPeers)
-}
-
-// AddPeer connects to a node now and after every start.
-func (c *Client) AddPeer(ctx context.Context, address string) (Peers, error) {
-	return call[Peers](ctx, c, http.MethodPost, PathPeers, AddPeer{address})
-}
-
-// RemovePeer forgets the addresses of a node, and hangs up on it.
-func (c *Client) RemovePeer(ctx context.Context, id record.NodeID) (Peers, error) {
-	return call[Peers](ctx, c, http.MethodDelete, fill(PathPeer, id.String()), nil)
-}
-
-// Members lists who may be part of the federation.
-func (c *Client) Members(ctx context.Context) (Members, error) {
-	return get[Members](ctx, c, PathMembers)
-}
-
-// AddMember admits a node. The first one closes the federation.
-func (c *Client) AddMember(ctx context.Context, id record.NodeID) (Members, error) {
-	return call[Members](ctx, c, http.MethodPost, PathMembers, AddMember{id})
-}
-
-// RemoveMember takes a node off the list and cuts its connections.
-func (c *Client) RemoveMember(ctx context.Context, id record.NodeID) (Members, error) {
-	return call[Members](ctx, c, http.MethodDelete, fill(PathMember, id.String()), nil)
-}
-
-// Datasets lists manifests: all, or only this node's own, or only of a domain.
-func (c *Client) Datasets(ctx context.Context, mine bool, domain string) (Datasets, error) {
-	q := url.Values{}
-	if mine {
-		q.Set("mine", "1")
-	}
-	if domain != "" {
-		q.Set("domain", domain)
-	}
-	path := PathDatasets
-	if len(q) > 0 {
-		path += "?" + q.Encode()
-	}
-	return get[Datasets](ctx, c, path)
-}
-
-// AddDataset takes the rows of a file in and publishes their manifest.
-func (c *Client) AddDataset(ctx context.Context, a AddDataset) (AddedDataset, error) {
-	return call[AddedDataset](ctx, c, http.MethodPost, PathDatasets, a)
-}
-
-// Dataset returns a manifest as it was published.
-func (c *Client) Dataset(ctx context.Context, cid record.CID) (ShownDataset, error) {
-	return get[ShownDataset](ctx, c, fill(PathDataset, cid.String()))
-}
-
-// Tasks lists the tasks of the federation.
-func (c *Client) Tasks(ctx context.Context) (Tasks, error) {
-	return get[Tasks](ctx, c, PathTasks)
-}
-
-// Propose publishes a task.
-func (c *Client) Propose(ctx context.Context, p Propose) (Proposed, error) {
-	return call[Proposed](ctx, c, http.MethodPost, PathTasks, p)
-}
-
-// Task returns a task and how far each of its nodes is.
-func (c *Client) Task(ctx context.Context, cid record.CID) (ShownTask, error) {
-	return get[ShownTask](ctx, c, fill(PathTask, cid.String()))
-}
-
 // WatchTask calls report with a task as it is now and after every change until
 // it is done, report fails, or ctx ends.
 func (c *Client) WatchTask(ctx context.Context, cid record.CID, report func(ShownTask) error) error {
-	body, err := c.open(ctx, http.MethodGet, fill(PathTaskWatch, cid.String()), nil)
+	body, err := c.open(ctx, http.MethodGet, at(PathWatch, cid), nil)
 	if err != nil {
 		return err
 	}
@@ -243,49 +134,9 @@ func (c *Client) WatchTask(ctx context.Context, cid record.CID, report func(Show
 	}
 }
 
-// DatasetRows returns the rows of an own dataset.
-func (c *Client) DatasetRows(ctx context.Context, cid record.CID) (Rows, error) {
-	return get[Rows](ctx, c, fill(PathDatasetRows, cid.String()))
-}
-
-// Drift tells how far a file's rows are from what a manifest says.
-func (c *Client) Drift(ctx context.Context, q Drift) (Drifted, error) {
-	return call[Drifted](ctx, c, http.MethodPost, PathDrift, q)
-}
-
-// Continue publishes a task that goes on from a model.
-func (c *Client) Continue(ctx context.Context, q Continue) (Proposed, error) {
-	return call[Proposed](ctx, c, http.MethodPost, PathTaskContinue, q)
-}
-
-// Join enrols this node in a task.
-func (c *Client) Join(ctx context.Context, j Join) (Joined, error) {
-	return call[Joined](ctx, c, http.MethodPost, fill(PathTaskJoin, j.Task.String()), j)
-}
-
-// Leave ends this node's part in a task.
-func (c *Client) Leave(ctx context.Context, task record.CID) (Left, error) {
-	return call[Left](ctx, c, http.MethodPost, fill(PathTaskLeave, task.String()), nil)
-}
-
-// Models lists the sealed models that this node holds.
-func (c *Client) Models(ctx context.Context) (Models, error) {
-	return get[Models](ctx, c, PathModels)
-}
-
-// Model returns a model's parameters and what they belong to.
-func (c *Client) Model(ctx context.Context, cid record.CID) (ShownModel, error) {
-	return get[ShownModel](ctx, c, fill(PathModel, cid.String()))
-}
-
-// Report returns how well a model does.
-func (c *Client) Report(ctx context.Context, cid record.CID) (Report, error) {
-	return get[Report](ctx, c, fill(PathModelReport, cid.String()))
-}
-
 // ModelBytes writes a model's artifact to w and returns its size in bytes.
 func (c *Client) ModelBytes(ctx context.Context, cid record.CID, form string, w io.Writer) (int64, error) {
-	body, err := c.open(ctx, http.MethodGet, fill(PathModelBytes, cid.String())+"?form="+form, nil)
+	body, err := c.open(ctx, http.MethodGet, at(PathBytes, cid)+"?form="+form, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -295,50 +146,6 @@ func (c *Client) ModelBytes(ctx context.Context, cid record.CID, form string, w 
 		err = Fail(CodeFailed, "", "the model is larger than %d bytes", maxArtifact)
 	}
 	return n, err
-}
-
-// Verify has a model checked against its certificate, and recomputed.
-func (c *Client) Verify(ctx context.Context, cid record.CID) (Verified, error) {
-	return get[Verified](ctx, c, fill(PathModelVerify, cid.String()))
-}
-
-// Evidence returns what a model is checked from.
-func (c *Client) Evidence(ctx context.Context, cid record.CID) (Evidence, error) {
-	return get[Evidence](ctx, c, fill(PathModelEvidence, cid.String()))
-}
-
-// Predict applies a model to the rows of a file.
-func (c *Client) Predict(ctx context.Context, p Predict) (Predictions, error) {
-	return call[Predictions](ctx, c, http.MethodPost, PathPredict, p)
-}
-
-// fill puts a value in the place of a pattern's only variable.
-func fill(pattern, value string) string {
-	before, rest, _ := strings.Cut(pattern, "{")
-	_, after, _ := strings.Cut(rest, "}")
-	return before + url.PathEscape(value) + after
-}
-
-func get[T any](ctx context.Context, c *Client, path string) (T, error) {
-	return call[T](ctx, c, http.MethodGet, path, nil)
-}
-
-// call sends question, where there is one, and reads an answer of type T.
-func call[T any](ctx context.Context, c *Client, method, path string, question any) (T, error) {
-	var answer T
-	body, err := c.open(ctx, method, path, question)
-	if err != nil {
-		return answer, err
-	}
-	defer body.Close()
-	b, err := read(body, maxAnswer)
-	if err != nil {
-		return answer, err
-	}
-	if err := json.Unmarshal(b, &answer); err != nil {
-		return answer, Fail(CodeFailed, "", "the daemon's answer is not understood: %v", err)
-	}
-	return answer, nil
 }
 
 // open sends a request and returns the body of a good answer, which the caller

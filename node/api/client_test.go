@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -47,7 +50,7 @@ var (
 	someNode = record.NodeID{1}
 )
 
-// Every method asks what its path constant says.
+// Every route asks what the table says.
 func TestRequests(t *testing.T) {
 	var got string
 	var body bytes.Buffer
@@ -66,25 +69,29 @@ func TestRequests(t *testing.T) {
 		want, body string
 		call       func() error
 	}{
-		{"GET /v1/id", "", func() error { _, err := c.ID(ctx); return err }},
-		{"GET /v1/status", "", func() error { _, err := c.Status(ctx); return err }},
-		{"GET /v1/peers", "", func() error { _, err := c.Peers(ctx); return err }},
-		{"POST /v1/peers", `{"address":"/a"}`, func() error { _, err := c.AddPeer(ctx, "/a"); return err }},
-		{"GET /v1/members", "", func() error { _, err := c.Members(ctx); return err }},
-		{"POST /v1/members", `{"peer_id":"` + id + `"}`, func() error { _, err := c.AddMember(ctx, someNode); return err }},
-		{"DELETE /v1/members/" + id, "", func() error { _, err := c.RemoveMember(ctx, someNode); return err }},
-		{"GET /v1/datasets", "", func() error { _, err := c.Datasets(ctx, false, ""); return err }},
-		{"GET /v1/datasets?domain=a%26b&mine=1", "", func() error { _, err := c.Datasets(ctx, true, "a&b"); return err }},
-		{"POST /v1/datasets", `"path":"/f"`, func() error { _, err := c.AddDataset(ctx, AddDataset{Path: "/f"}); return err }},
-		{"GET /v1/datasets/" + cid, "", func() error { _, err := c.Dataset(ctx, someCID); return err }},
-		{"GET /v1/tasks", "", func() error { _, err := c.Tasks(ctx); return err }},
-		{"POST /v1/tasks", `"name":"n"`, func() error { _, err := c.Propose(ctx, Propose{Name: "n"}); return err }},
-		{"GET /v1/tasks/" + cid, "", func() error { _, err := c.Task(ctx, someCID); return err }},
-		{"POST /v1/tasks/" + cid + "/join", `"dataset":""`, func() error { _, err := c.Join(ctx, Join{Task: someCID}); return err }},
-		{"GET /v1/models", "", func() error { _, err := c.Models(ctx); return err }},
-		{"GET /v1/models/" + cid, "", func() error { _, err := c.Model(ctx, someCID); return err }},
-		{"GET /v1/models/" + cid + "/report", "", func() error { _, err := c.Report(ctx, someCID); return err }},
-		{"POST /v1/predict", `"path":"/f"`, func() error { _, err := c.Predict(ctx, Predict{Model: someCID, Path: "/f"}); return err }},
+		{"GET /v1/id", "", func() error { _, err := GetID.Ask(ctx, c, None{}); return err }},
+		{"GET /v1/status", "", func() error { _, err := GetStatus.Ask(ctx, c, None{}); return err }},
+		{"GET /v1/peers", "", func() error { _, err := ListPeers.Ask(ctx, c, None{}); return err }},
+		{"POST /v1/peers", `{"address":"/a"}`, func() error { _, err := ConnectPeer.Ask(ctx, c, AddPeer{"/a"}); return err }},
+		{"GET /v1/members", "", func() error { _, err := ListMembers.Ask(ctx, c, None{}); return err }},
+		{"POST /v1/members", `{"peer_id":"` + id + `"}`, func() error { _, err := AdmitMember.Ask(ctx, c, AddMember{someNode}); return err }},
+		{"DELETE /v1/members/" + id, "", func() error { _, err := RemoveMember.Ask(ctx, c, someNode); return err }},
+		{"GET /v1/datasets", "", func() error { _, err := ListDatasets.Ask(ctx, c, nil); return err }},
+		{"GET /v1/datasets?domain=a%26b&mine=1", "", func() error {
+			_, err := ListDatasets.Ask(ctx, c, url.Values{"mine": {"1"}, "domain": {"a&b"}})
+			return err
+		}},
+		{"POST /v1/datasets", `"path":"/f"`, func() error { _, err := PublishDataset.Ask(ctx, c, AddDataset{Path: "/f"}); return err }},
+		{"GET /v1/datasets/" + cid, "", func() error { _, err := ShowDataset.Ask(ctx, c, someCID); return err }},
+		{"GET /v1/tasks", "", func() error { _, err := ListTasks.Ask(ctx, c, None{}); return err }},
+		{"POST /v1/tasks", `"name":"n"`, func() error { _, err := ProposeTask.Ask(ctx, c, Propose{Name: "n"}); return err }},
+		{"GET /v1/tasks/" + cid, "", func() error { _, err := ShowTask.Ask(ctx, c, someCID); return err }},
+		{"POST /v1/tasks/join", `{"task":"` + cid + `","dataset":""}`, func() error { _, err := JoinTask.Ask(ctx, c, Join{Task: someCID}); return err }},
+		{"POST /v1/tasks/" + cid + "/leave", "", func() error { _, err := LeaveTask.Ask(ctx, c, someCID); return err }},
+		{"GET /v1/models", "", func() error { _, err := ListModels.Ask(ctx, c, None{}); return err }},
+		{"GET /v1/models/" + cid, "", func() error { _, err := ShowModel.Ask(ctx, c, someCID); return err }},
+		{"GET /v1/models/" + cid + "/report", "", func() error { _, err := ReportModel.Ask(ctx, c, someCID); return err }},
+		{"POST /v1/predict", `"path":"/f"`, func() error { _, err := PredictRows.Ask(ctx, c, Predict{Model: someCID, Path: "/f"}); return err }},
 	} {
 		if err := k.call(); err != nil || got != k.want || !strings.Contains(body.String(), k.body) {
 			t.Errorf("want %s %s, got %s %s %v", k.want, k.body, got, body.String(), err)
@@ -94,6 +101,52 @@ func TestRequests(t *testing.T) {
 	if n, err := c.ModelBytes(ctx, someCID, FormSafetensors, &b); err != nil || n != 2 || b.String() != "{}" || got != "GET /v1/models/"+cid+"/bytes?form=safetensors" {
 		t.Errorf("%s: %d bytes, %v", got, n, err)
 	}
+}
+
+// arrives tells whether a server that goes by a route's pattern reads the question
+// that was asked.
+func arrives[Q, A any](t *testing.T, r Route[Q, A], want Q) {
+	t.Helper()
+	var got Q
+	mux := http.NewServeMux()
+	mux.HandleFunc(r.Pattern(), func(w http.ResponseWriter, req *http.Request) {
+		var err error
+		if got, err = r.Read(req); err != nil {
+			t.Error(err)
+		}
+		w.Write([]byte("{}"))
+	})
+	if _, err := r.Ask(context.Background(), serve(t, mux.ServeHTTP), want); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%s: asked %+v, read %+v, %v", r.Pattern(), want, got, err)
+	}
+}
+
+func TestQuestionsArrive(t *testing.T) {
+	arrives(t, GetStatus, None{})
+	arrives(t, RemovePeer, someNode)
+	arrives(t, LeaveTask, someCID)
+	arrives(t, ListDatasets, url.Values{"mine": {"1"}, "domain": {"a&b=c"}})
+	arrives(t, JoinTask, Join{Task: someCID, Dataset: someCID})
+	arrives(t, AdmitMember, AddMember{someNode})
+}
+
+// refused tells whether a question is refused with the words and the next command.
+func refused[Q, A any](t *testing.T, r Route[Q, A], id, body, words, next string) {
+	t.Helper()
+	req := httptest.NewRequest("POST", "/", strings.NewReader(body))
+	req.SetPathValue("id", id)
+	_, err := r.Read(req)
+	if e := AsError(err); err == nil || e.Code != CodeUsage || e.Next != next || !strings.Contains(e.Message, words) {
+		t.Errorf("%s: %#v", r.Pattern(), err)
+	}
+}
+
+func TestBadQuestions(t *testing.T) {
+	refused(t, ShowModel, "x", "", "", "village task list")
+	refused(t, RemovePeer, "x", "", "", "village peer list")
+	refused(t, RemoveMember, "x", "", "", "village member list")
+	refused(t, JoinTask, "", `{"task":1}`, "the request is not understood: ", "village --help")
+	refused(t, ConnectPeer, "", `{"colour":"red"}`, `the request is not understood: json: unknown field "colour"`, "village --help")
 }
 
 func TestErrorAnswers(t *testing.T) {
@@ -122,7 +175,7 @@ func TestErrorAnswers(t *testing.T) {
 		{http.StatusOK, "not JSON", Error{Code: CodeFailed, Message: "not understood"}},
 	} {
 		status, body = k.status, k.body
-		_, err := c.Status(ctx)
+		_, err := GetStatus.Ask(ctx, c, None{})
 		var e *Error
 		if !errors.As(err, &e) || e.Code != k.want.Code || !strings.Contains(e.Message, k.want.Message) || k.want.Next != "" && e.Next != k.want.Next {
 			t.Errorf("status %d, %.40s: got %#v", k.status, k.body, err)
@@ -130,7 +183,7 @@ func TestErrorAnswers(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := c.Status(cancelled); AsError(err).Code != CodeInterrupted {
+	if _, err := GetStatus.Ask(cancelled, c, None{}); AsError(err).Code != CodeInterrupted {
 		t.Errorf("cancelled: %v", err)
 	}
 }

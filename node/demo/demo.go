@@ -262,7 +262,7 @@ func publish(ctx context.Context, all []*hospital, p *progress) error {
 			return fmt.Errorf("%s: %w", h.name, err)
 		}
 		return until(ctx, func() (bool, error) {
-			d, err := h.client.Datasets(ctx, false, "")
+			d, err := api.ListDatasets.Ask(ctx, h.client, nil)
 			p.set(i, fmt.Sprintf("lists %d of %d datasets", len(d.Datasets), len(all)))
 			return len(d.Datasets) == len(all), err
 		})
@@ -284,7 +284,7 @@ func addRows(ctx context.Context, h *hospital) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.Remove(path)) }()
-	_, err = h.client.AddDataset(ctx, api.AddDataset{Path: path, Options: options})
+	_, err = api.PublishDataset.Ask(ctx, h.client, api.AddDataset{Path: path, Options: options})
 	return err
 }
 
@@ -300,19 +300,19 @@ func proposal(all []*hospital) api.Propose {
 // propose publishes the task at the first node and joins it at all but the late
 // one, which only hears of it.
 func propose(ctx context.Context, all []*hospital, q api.Propose, late *hospital, p *progress) (record.CID, error) {
-	proposed, err := all[0].client.Propose(ctx, q)
+	proposed, err := api.ProposeTask.Ask(ctx, all[0].client, q)
 	if err != nil {
 		return record.CID{}, err
 	}
 	return proposed.CID, each(ctx, all, func(ctx context.Context, i int, h *hospital) error {
 		err := until(ctx, func() (bool, error) {
-			known, err := h.client.Tasks(ctx)
+			known, err := api.ListTasks.Ask(ctx, h.client, api.None{})
 			return len(known.Tasks) > 0, err
 		})
 		if err != nil || h == late {
 			return err
 		}
-		if _, err = h.client.Join(ctx, api.Join{Task: proposed.CID}); err == nil {
+		if _, err = api.JoinTask.Ask(ctx, h.client, api.Join{Task: proposed.CID}); err == nil {
 			p.set(i, "joined")
 		}
 		return err
@@ -340,7 +340,7 @@ func certified(ctx context.Context, all []*hospital, id record.CID) error {
 			return nil
 		}
 		return until(ctx, func() (bool, error) {
-			t, err := h.client.Task(ctx, id)
+			t, err := api.ShowTask.Ask(ctx, h.client, id)
 			return t.Certified, err
 		})
 	})
@@ -352,11 +352,11 @@ func conclude(ctx context.Context, all []*hospital, id record.CID) (Result, erro
 	if err := certified(ctx, all, id); err != nil {
 		return Result{}, err
 	}
-	shown, err := all[0].client.Task(ctx, id)
+	shown, err := api.ShowTask.Ask(ctx, all[0].client, id)
 	if err != nil {
 		return Result{}, err
 	}
-	report, err := all[0].client.Report(ctx, shown.ModelCID)
+	report, err := api.ReportModel.Ask(ctx, all[0].client, shown.ModelCID)
 	if err != nil {
 		return Result{}, err
 	}
@@ -395,24 +395,24 @@ func conclude(ctx context.Context, all []*hospital, id record.CID) (Result, erro
 // ask asks a node for its model and report, which must be those of the first, and
 // has it recompute the model.
 func (n *Node) ask(ctx context.Context, h *hospital, id record.CID, report api.Report) error {
-	t, err := h.client.Task(ctx, id)
+	t, err := api.ShowTask.Ask(ctx, h.client, id)
 	if err != nil {
 		return err
 	}
 	if n.ModelCID = &t.ModelCID; t.ModelCID != report.CID {
 		return fmt.Errorf("%s has the model %s, not %s", h.name, t.ModelCID, report.CID)
 	}
-	own, err := h.client.Report(ctx, report.CID)
+	own, err := api.ReportModel.Ask(ctx, h.client, report.CID)
 	if err != nil {
 		return err
 	}
 	if !reflect.DeepEqual(own, report) {
 		return fmt.Errorf("%s has another report of the model %s", h.name, report.CID)
 	}
-	if _, err := h.client.Verify(ctx, report.CID); err != nil {
+	if _, err := api.VerifyModel.Ask(ctx, h.client, report.CID); err != nil {
 		return err
 	}
-	status, err := h.client.Status(ctx)
+	status, err := api.GetStatus.Ask(ctx, h.client, api.None{})
 	n.BytesSent = status.BytesSent
 	return err
 }
@@ -420,7 +420,7 @@ func (n *Node) ask(ctx context.Context, h *hospital, id record.CID, report api.R
 // recompute asks a node for what proves a model, and checks it here: signatures,
 // weights, and that the updates come to the model's very bytes.
 func recompute(ctx context.Context, h *hospital, cid record.CID) (api.Verified, task.Model, error) {
-	proof, err := h.client.Evidence(ctx, cid)
+	proof, err := api.ProveModel.Ask(ctx, h.client, cid)
 	if err != nil {
 		return api.Verified{}, task.Model{}, err
 	}

@@ -223,16 +223,16 @@ func TestDemo(t *testing.T) {
 	}()
 	for _, h := range hospitals {
 		if err := until(ctx, func() (bool, error) {
-			s, err := h.client.Status(ctx)
+			s, err := api.GetStatus.Ask(ctx, h.client, api.None{})
 			return s.Peers == 3, err
 		}); err != nil {
 			t.Fatalf("%s: %v", h.name, err)
 		}
-		report, err := h.client.Report(ctx, res.ModelCID)
+		report, err := api.ReportModel.Ask(ctx, h.client, res.ModelCID)
 		if err != nil || *report.AllRows.Federated.Accuracy != *res.AllRows.Federated.Accuracy {
 			t.Errorf("%s: %+v, %v", h.name, report, err)
 		}
-		s, err := h.client.Members(ctx)
+		s, err := api.ListMembers.Ask(ctx, h.client, api.None{})
 		if err != nil || !s.Closed || len(s.Members) < 3 {
 			t.Errorf("%s: %+v, %v", h.name, s, err)
 		}

@@ -247,7 +247,7 @@ func (r *run) undisturbed(ctx context.Context, all []*hospital, steps uint64, p 
 	if err := certified(ctx, all, id); err != nil {
 		return trained{}, err
 	}
-	shown, err := all[0].client.Task(ctx, id)
+	shown, err := api.ShowTask.Ask(ctx, all[0].client, id)
 	if err != nil {
 		return trained{}, err
 	}
@@ -341,7 +341,7 @@ func (s *story) tell() error {
 // join has the late node join.
 func (s *story) join() error {
 	h := s.all[index(s.all, lateNode)]
-	_, err := h.client.Join(s.ctx, api.Join{Task: s.id})
+	_, err := api.JoinTask.Ask(s.ctx, h.client, api.Join{Task: s.id})
 	s.note(JoinedLate, lateNode+" joins late", lateNode)
 	return err
 }
@@ -379,7 +379,7 @@ func (s *story) cut(links [][2]string) error {
 func (s *story) await(i, j int, connected bool) error {
 	return until(s.ctx, func() (bool, error) {
 		for _, ends := range [][2]int{{i, j}, {j, i}} {
-			answer, err := s.all[ends[0]].client.Peers(s.ctx)
+			answer, err := api.ListPeers.Ask(s.ctx, s.all[ends[0]].client, api.None{})
 			if err != nil {
 				return false, err
 			}

@@ -323,7 +323,7 @@ func TestListen(t *testing.T) {
 				t.Fatalf("socket: %v %v", info, err)
 			}
 			server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.Header.Get(api.Header) != api.HeaderValue || r.URL.Path != api.PathStatus {
+				if r.Header.Get(api.Header) != api.HeaderValue || r.Method+" "+r.URL.Path != api.GetStatus.Pattern() {
 					t.Errorf("request %s %v", r.URL, r.Header)
 				}
 				io.WriteString(w, `{"name":"here"}`)
@@ -334,7 +334,7 @@ func TestListen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s, err := c.Status(context.Background()); err != nil || s.Name != "here" {
+			if s, err := api.GetStatus.Ask(context.Background(), c, api.None{}); err != nil || s.Name != "here" {
 				t.Fatalf("%+v %v", s, err)
 			}
 			server.Close()

@@ -17,30 +17,30 @@ import (
 	"village/protocol/task"
 )
 
-func (s *Server) listModels(ctx context.Context) (api.Models, error) {
+func (s *Server) listModels(ctx context.Context, _ api.None) (api.Models, error) {
 	list, err := s.Tasks.ListModels(ctx)
 	return api.Models{Schema: "village.model.list/v1", Models: list}, err
 }
 
-func (s *Server) verifyModel(ctx context.Context, cid record.CID) (any, error) {
+func (s *Server) verifyModel(ctx context.Context, cid record.CID) (api.Verified, error) {
 	s.Tasks.AwaitCertificate(ctx, cid)
 	_, v, err := s.Models.Evidence(ctx, cid)
 	v.Schema = "village.model.verify/v1"
 	return v, err
 }
 
-func (s *Server) evidence(ctx context.Context, cid record.CID) (any, error) {
+func (s *Server) evidence(ctx context.Context, cid record.CID) (api.Evidence, error) {
 	s.Tasks.AwaitCertificate(ctx, cid)
 	e, _, err := s.Models.Evidence(ctx, cid)
 	return e, err
 }
 
-func (s *Server) showModel(ctx context.Context, cid record.CID) (any, error) {
+func (s *Server) showModel(ctx context.Context, cid record.CID) (answer api.ShownModel, err error) {
 	m, b, err := s.Models.Get(ctx, cid)
 	if err != nil {
-		return nil, err
+		return answer, err
 	}
-	answer := api.ShownModel{
+	answer = api.ShownModel{
 		Schema:       "village.model.show/v1",
 		ModelSummary: api.ModelSummary{CID: cid, Task: m.Task, Name: m.Name, Model: m.Spec.Kind, Bytes: uint64(len(b))},
 		Encoding:     m.Encoding, Scaling: m.Scaling, Columns: m.Encoding.Names(),
@@ -62,12 +62,12 @@ func (s *Server) reported(ctx context.Context, cid record.CID) (tasks.Report, er
 	return r, err
 }
 
-func (s *Server) report(ctx context.Context, cid record.CID) (any, error) {
+func (s *Server) report(ctx context.Context, cid record.CID) (answer api.Report, err error) {
 	r, err := s.reported(ctx, cid)
 	if err != nil {
-		return nil, err
+		return answer, err
 	}
-	answer := api.ReportOf(r.Results)
+	answer = api.ReportOf(r.Results)
 	answer.Schema, answer.Report = "village.model.report/v1", r.Artifact
 	for i := range answer.Contributions {
 		// Whoever has not enrolled has told its name elsewhere.
@@ -80,7 +80,7 @@ func (s *Server) report(ctx context.Context, cid record.CID) (any, error) {
 }
 
 func (s *Server) modelBytes(w http.ResponseWriter, r *http.Request) {
-	cid, err := record.ParseCID(r.PathValue("cid"))
+	cid, err := record.ParseCID(r.PathValue("id"))
 	if err != nil {
 		fail(w, api.Fail(api.CodeUsage, "village model list", "%v", err))
 		return
@@ -131,10 +131,10 @@ func (s *Server) card(ctx context.Context, cid record.CID, m task.Model) ([]byte
 	return []byte(text), err
 }
 
-func (s *Server) predict(ctx context.Context, p api.Predict) (any, error) {
+func (s *Server) predict(ctx context.Context, p api.Predict) (answer api.Predictions, err error) {
 	m, _, err := s.Models.Get(ctx, p.Model)
 	if err != nil {
-		return nil, err
+		return answer, err
 	}
 	next := "village model show " + p.Model.String()
 	levels := map[string][]string{} // NA may be one that the model knows
@@ -143,11 +143,11 @@ func (s *Server) predict(ctx context.Context, p api.Predict) (any, error) {
 	}
 	packed, hints, err := ingest.File(p.Path, ingest.Options{Columns: p.Columns, Levels: levels})
 	if err != nil {
-		return nil, api.Fail(api.CodeFailed, next, "%v", err)
+		return answer, api.Fail(api.CodeFailed, next, "%v", err)
 	}
 	table := packed.Table()
 	complete, at, left := m.Encoding.Complete(table, false)
-	answer := api.Predictions{
+	answer = api.Predictions{
 		Schema: "village.model.predict/v1", CID: p.Model, Classes: append([]string{}, m.Encoding.Classes...),
 		Predictions: make([]string, len(table.Rows)), Probabilities: make([][]float64, len(table.Rows)),
 		Incomplete: len(table.Rows) - len(at), Hints: append([]string{}, hints...), // never null
@@ -159,7 +159,7 @@ func (s *Server) predict(ctx context.Context, p api.Predict) (any, error) {
 		own, err := s.Tasks.Own(ctx, p.Model, m)
 		switch {
 		case err != nil && p.Own:
-			return nil, api.Fail(api.CodeFailed, next, "%v", err)
+			return answer, api.Fail(api.CodeFailed, next, "%v", err)
 		case err != nil:
 			answer.Hints = append(answer.Hints, fmt.Sprintf("the model's %s is each node's own, and zero here: %v", m.Personal, err))
 		default:
@@ -169,9 +169,9 @@ func (s *Server) predict(ctx context.Context, p api.Predict) (any, error) {
 	probabilities, err := m.Predict(complete)
 	switch {
 	case err != nil && answer.Incomplete > 0:
-		return nil, api.Fail(api.CodeFailed, next, "%v (the %d rows with empty cells are not counted)", err, answer.Incomplete)
+		return answer, api.Fail(api.CodeFailed, next, "%v (the %d rows with empty cells are not counted)", err, answer.Incomplete)
 	case err != nil:
-		return nil, api.Fail(api.CodeFailed, next, "%v", err)
+		return answer, api.Fail(api.CodeFailed, next, "%v", err)
 	}
 	for i := range answer.Probabilities {
 		answer.Probabilities[i] = []float64{}

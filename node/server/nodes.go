@@ -16,15 +16,15 @@ import (
 	"village/protocol/record"
 )
 
-func (s *Server) identity() any {
+func (s *Server) identity(context.Context, api.None) (api.Identity, error) {
 	c := s.Home.Config()
 	return api.Identity{
 		Schema: "village.id/v1", PeerID: s.Home.ID, Nation: c.Nation, Name: c.Name,
 		Federation: c.Federation, Addresses: s.Network.Addrs(),
-	}
+	}, nil
 }
 
-func (s *Server) status() any {
+func (s *Server) status(context.Context, api.None) (api.Status, error) {
 	c, traffic := s.Home.Config(), s.Network.Stats()
 	answer := api.Status{
 		Schema: "village.status/v1", PeerID: s.Home.ID, Nation: c.Nation, Name: c.Name, Federation: c.Federation,
@@ -48,19 +48,19 @@ func (s *Server) status() any {
 			answer.Tasks = append(answer.Tasks, t)
 		}
 	}
-	return answer
+	return answer, nil
 }
 
-func (s *Server) listTasks() any {
-	return api.Tasks{Schema: "village.task.list/v1", Tasks: s.Tasks.List()}
+func (s *Server) listTasks(context.Context, api.None) (api.Tasks, error) {
+	return api.Tasks{Schema: "village.task.list/v1", Tasks: s.Tasks.List()}, nil
 }
 
-func (s *Server) listDatasets(q url.Values) api.Datasets {
+func (s *Server) listDatasets(_ context.Context, q url.Values) (api.Datasets, error) {
 	mine, domain := q.Get("mine") == "1", q.Get("domain")
 	list := slices.DeleteFunc(s.Datasets.List(), func(d api.Dataset) bool {
 		return mine && !d.Mine || domain != "" && d.Domain != domain
 	})
-	return api.Datasets{Schema: "village.dataset.list/v1", Datasets: list}
+	return api.Datasets{Schema: "village.dataset.list/v1", Datasets: list}, nil
 }
 
 // resident is the process's resident memory in bytes, 0 where the system does
@@ -92,10 +92,10 @@ func (s *Server) peers(schema string) api.Peers {
 
 // addPeer connects to a peer, and stays connected for good. Where it does not
 // come to that yet, the address is kept all the same.
-func (s *Server) addPeer(ctx context.Context, a api.AddPeer) (any, error) {
+func (s *Server) addPeer(ctx context.Context, a api.AddPeer) (none api.Peers, err error) {
 	id, err := home.PeerOf(a.Address)
 	if err != nil {
-		return nil, api.Fail(api.CodeUsage, "village id, on the other node, prints its address", "%v", err)
+		return none, api.Fail(api.CodeUsage, "village id, on the other node, prints its address", "%v", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -103,10 +103,10 @@ func (s *Server) addPeer(ctx context.Context, a api.AddPeer) (any, error) {
 	shut, unreachable := errors.Is(problem, p2p.ErrShut), errors.Is(problem, p2p.ErrUnreachable)
 	switch {
 	case errors.Is(problem, p2p.ErrForeign):
-		return nil, api.Fail(api.CodeFailed, "village id, on either node, prints the name of its federation",
+		return none, api.Fail(api.CodeFailed, "village id, on either node, prints the name of its federation",
 			"%s is not a node of the federation %q; it is not added", id, s.Home.Config().Federation)
 	case problem != nil && !shut && !unreachable:
-		return nil, api.Fail(api.CodeFailed, "village status", "cannot connect to %s: %v", a.Address, problem)
+		return none, api.Fail(api.CodeFailed, "village status", "cannot connect to %s: %v", a.Address, problem)
 	}
 	err = s.Home.Update(func(c *home.Config) error {
 		if !slices.Contains(c.Peers, a.Address) {
@@ -116,19 +116,19 @@ func (s *Server) addPeer(ctx context.Context, a api.AddPeer) (any, error) {
 	})
 	switch {
 	case err != nil:
-		return nil, err
+		return none, err
 	case shut:
-		return nil, api.Fail(api.CodeDenied, "at the other node: village member add "+s.Home.ID.String(),
+		return none, api.Fail(api.CodeDenied, "at the other node: village member add "+s.Home.ID.String(),
 			"%s hung up: it is in a closed federation that does not list this node; the address is kept, for when it does", id)
 	case unreachable:
-		return nil, api.Fail(api.CodeFailed, "village peer remove "+id.String(),
+		return none, api.Fail(api.CodeFailed, "village peer remove "+id.String(),
 			"%s cannot be reached yet (%s); the address is kept, and the daemon goes on trying", id, strings.Join(strings.Fields(problem.Error()), " "))
 	}
 	return s.peers("village.peer.add/v1"), nil
 }
 
 // removePeer forgets the addresses of a peer, and hangs up on it.
-func (s *Server) removePeer(id record.NodeID) (any, error) {
+func (s *Server) removePeer(_ context.Context, id record.NodeID) (api.Peers, error) {
 	kept := s.Network.Forget(id)
 	err := s.Home.Update(func(c *home.Config) error {
 		c.Peers = slices.DeleteFunc(c.Peers, func(address string) bool {
@@ -158,7 +158,7 @@ func (s *Server) members(schema string) api.Members {
 }
 
 // addMember lists a node; the first one closes the federation.
-func (s *Server) addMember(_ context.Context, a api.AddMember) (any, error) {
+func (s *Server) addMember(_ context.Context, a api.AddMember) (api.Members, error) {
 	id := a.PeerID
 	err := s.changeMembers(func(m []record.NodeID) []record.NodeID {
 		if m == nil {
@@ -172,9 +172,9 @@ func (s *Server) addMember(_ context.Context, a api.AddMember) (any, error) {
 	return s.members("village.member.add/v1"), err
 }
 
-func (s *Server) removeMember(id record.NodeID) (any, error) {
+func (s *Server) removeMember(_ context.Context, id record.NodeID) (api.Members, error) {
 	if !slices.Contains(s.Home.Config().Members, id) {
-		return nil, api.Fail(api.CodeFailed, "village member list", "%s is not on the member list", id)
+		return api.Members{}, api.Fail(api.CodeFailed, "village member list", "%s is not on the member list", id)
 	}
 	err := s.changeMembers(func(m []record.NodeID) []record.NodeID {
 		return slices.DeleteFunc(m, func(other record.NodeID) bool { return other == id })

@@ -119,37 +119,37 @@ func bodyOf(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	handle(mux, "GET "+api.PathID, plain(s.identity))
-	handle(mux, "GET "+api.PathStatus, plain(s.status))
-	handle(mux, "GET "+api.PathPeers, plain(func() any { return s.peers("village.peer.list/v1") }))
-	handle(mux, "POST "+api.PathPeers, with(s.addPeer))
-	handle(mux, "DELETE "+api.PathPeer, byID("village peer list", s.removePeer))
-	handle(mux, "GET "+api.PathMembers, plain(func() any { return s.members("village.member.list/v1") }))
-	handle(mux, "POST "+api.PathMembers, with(s.addMember))
-	handle(mux, "DELETE "+api.PathMember, byID("village member list", s.removeMember))
-	handle(mux, "GET "+api.PathDatasets, func(r *http.Request) (any, error) { return s.listDatasets(r.URL.Query()), nil })
-	handle(mux, "POST "+api.PathDatasets, with(func(ctx context.Context, a api.AddDataset) (any, error) {
+	handle(mux, api.GetID, s.identity)
+	handle(mux, api.GetStatus, s.status)
+	handle(mux, api.ListPeers, func(context.Context, api.None) (api.Peers, error) { return s.peers("village.peer.list/v1"), nil })
+	handle(mux, api.ConnectPeer, s.addPeer)
+	handle(mux, api.RemovePeer, s.removePeer)
+	handle(mux, api.ListMembers, func(context.Context, api.None) (api.Members, error) { return s.members("village.member.list/v1"), nil })
+	handle(mux, api.AdmitMember, s.addMember)
+	handle(mux, api.RemoveMember, s.removeMember)
+	handle(mux, api.ListDatasets, s.listDatasets)
+	handle(mux, api.PublishDataset, func(ctx context.Context, a api.AddDataset) (api.AddedDataset, error) {
 		return s.Datasets.AddFile(ctx, a, func(api.Progress) {})
-	}))
-	handle(mux, "POST "+api.PathDrift, with(func(_ context.Context, d api.Drift) (any, error) { return s.Datasets.Drift(d) }))
-	handle(mux, "GET "+api.PathDatasetRows, byCID(func(_ context.Context, c record.CID) (any, error) { return s.Datasets.Rows(c) }))
-	handle(mux, "GET "+api.PathDataset, byCID(func(_ context.Context, c record.CID) (any, error) { return s.Datasets.Show(c) }))
-	handle(mux, "GET "+api.PathTasks, plain(s.listTasks))
-	handle(mux, "POST "+api.PathTasks, with(func(ctx context.Context, p api.Propose) (any, error) { return s.Tasks.Draft(ctx, p) }))
-	handle(mux, "POST "+api.PathTaskContinue, with(func(ctx context.Context, c api.Continue) (any, error) { return s.Tasks.Continue(ctx, c) }))
-	handle(mux, "GET "+api.PathTask, byCID(func(ctx context.Context, c record.CID) (any, error) {
+	})
+	handle(mux, api.MeasureDrift, func(_ context.Context, d api.Drift) (api.Drifted, error) { return s.Datasets.Drift(d) })
+	handle(mux, api.ExportDataset, func(_ context.Context, c record.CID) (api.Rows, error) { return s.Datasets.Rows(c) })
+	handle(mux, api.ShowDataset, func(_ context.Context, c record.CID) (api.ShownDataset, error) { return s.Datasets.Show(c) })
+	handle(mux, api.ListTasks, s.listTasks)
+	handle(mux, api.ProposeTask, s.Tasks.Draft)
+	handle(mux, api.ContinueTask, s.Tasks.Continue)
+	handle(mux, api.ShowTask, func(ctx context.Context, c record.CID) (api.ShownTask, error) {
 		return s.Tasks.Show(ctx, c, "village.task.show/v1")
-	}))
-	mux.HandleFunc("GET "+api.PathTaskWatch, s.watchTask)
-	handle(mux, "POST "+api.PathTaskJoin, with(func(ctx context.Context, j api.Join) (any, error) { return s.Tasks.Join(ctx, j) }))
-	handle(mux, "POST "+api.PathTaskLeave, byCID(func(ctx context.Context, c record.CID) (any, error) { return s.Tasks.Leave(ctx, c) }))
-	handle(mux, "GET "+api.PathModels, func(r *http.Request) (any, error) { return s.listModels(r.Context()) })
-	handle(mux, "GET "+api.PathModel, byCID(s.showModel))
-	handle(mux, "GET "+api.PathModelReport, byCID(s.report))
-	handle(mux, "GET "+api.PathModelVerify, byCID(s.verifyModel))
-	handle(mux, "GET "+api.PathModelEvidence, byCID(s.evidence))
-	mux.HandleFunc("GET "+api.PathModelBytes, s.modelBytes)
-	handle(mux, "POST "+api.PathPredict, with(s.predict))
+	})
+	mux.HandleFunc("GET "+api.PathWatch, s.watchTask)
+	handle(mux, api.JoinTask, s.Tasks.Join)
+	handle(mux, api.LeaveTask, s.Tasks.Leave)
+	handle(mux, api.ListModels, s.listModels)
+	handle(mux, api.ShowModel, s.showModel)
+	handle(mux, api.ReportModel, s.report)
+	handle(mux, api.VerifyModel, s.verifyModel)
+	handle(mux, api.ProveModel, s.evidence)
+	mux.HandleFunc("GET "+api.PathBytes, s.modelBytes)
+	handle(mux, api.PredictRows, s.predict)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, known := mux.Handler(r); known != "" {
 			mux.ServeHTTP(w, r)
@@ -170,10 +170,14 @@ type refusal struct {
 func (r *refusal) WriteHeader(status int)      { r.status = status }
 func (r *refusal) Write(b []byte) (int, error) { return len(b), nil }
 
-// handle writes what f returns as JSON.
-func handle(mux *http.ServeMux, pattern string, f func(*http.Request) (any, error)) {
-	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		answer, err := f(r)
+// handle has f answer what a route asks.
+func handle[Q, A any](mux *http.ServeMux, route api.Route[Q, A], f func(context.Context, Q) (A, error)) {
+	mux.HandleFunc(route.Pattern(), func(w http.ResponseWriter, r *http.Request) {
+		var answer A
+		q, err := route.Read(r)
+		if err == nil {
+			answer, err = f(r.Context(), q)
+		}
 		if err != nil {
 			fail(w, err)
 			return
@@ -181,45 +185,6 @@ func handle(mux *http.ServeMux, pattern string, f func(*http.Request) (any, erro
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(answer)
 	})
-}
-
-// plain is an answer that cannot fail.
-func plain(f func() any) func(*http.Request) (any, error) {
-	return func(*http.Request) (any, error) { return f(), nil }
-}
-
-// with reads the JSON body that f wants.
-func with[T any](f func(context.Context, T) (any, error)) func(*http.Request) (any, error) {
-	return func(r *http.Request) (any, error) {
-		var question T
-		d := json.NewDecoder(r.Body)
-		d.DisallowUnknownFields()
-		if err := d.Decode(&question); err != nil {
-			return nil, api.Fail(api.CodeUsage, "village --help", "the request is not understood: %v", err)
-		}
-		return f(r.Context(), question)
-	}
-}
-
-func byCID(f func(context.Context, record.CID) (any, error)) func(*http.Request) (any, error) {
-	return func(r *http.Request) (any, error) {
-		cid, err := record.ParseCID(r.PathValue("cid"))
-		if err != nil {
-			return nil, api.Fail(api.CodeUsage, "village task list", "%v", err)
-		}
-		return f(r.Context(), cid)
-	}
-}
-
-// byID reads the node that a path names; next is the command that lists them.
-func byID(next string, f func(record.NodeID) (any, error)) func(*http.Request) (any, error) {
-	return func(r *http.Request) (any, error) {
-		id, err := record.ParseNodeID(r.PathValue("id"))
-		if err != nil {
-			return nil, api.Fail(api.CodeUsage, next, "%v", err)
-		}
-		return f(id)
-	}
 }
 
 func fail(w http.ResponseWriter, err error) {
@@ -238,7 +203,7 @@ func answer(w http.ResponseWriter, status int, body any) {
 
 // watchTask writes a line for every change of a task until it is done.
 func (s *Server) watchTask(w http.ResponseWriter, r *http.Request) {
-	cid, err := record.ParseCID(r.PathValue("cid"))
+	cid, err := record.ParseCID(r.PathValue("id"))
 	if err != nil {
 		fail(w, api.Fail(api.CodeUsage, "village task list", "%v", err))
 		return
