@@ -12,51 +12,36 @@ import (
 	"village/protocol/record"
 )
 
-// complete offers what a running daemon lists; without one it offers nothing.
-func (a *app) complete(ask func(context.Context, *api.Client) []cobra.Completion) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		client, err := a.client()
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
+// completing offers what a running daemon lists; without one it offers nothing.
+func completing[Q, A, T any](a *app, list api.Route[Q, A], q Q, items func(A) []T, named func(T) (record.CID, string)) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) (all []cobra.Completion, _ cobra.ShellCompDirective) {
+		if client, err := a.client(); err == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			v, _ := list.Ask(ctx, client, q)
+			for _, item := range items(v) {
+				cid, name := named(item)
+				all = append(all, cobra.CompletionWithDesc(cid.String(), table.Text(name)))
+			}
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		return ask(ctx, client), cobra.ShellCompDirectiveNoFileComp
+		return all, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-func named(cid record.CID, name string) cobra.Completion {
-	return cobra.CompletionWithDesc(cid.String(), table.Text(name))
+// own asks for this node's own datasets alone.
+var own = url.Values{"mine": {"1"}}
+
+func (a *app) taskCIDs() cobra.CompletionFunc {
+	return completing(a, api.ListTasks, api.None{}, func(v api.Tasks) []api.TaskSummary { return v.Tasks },
+		func(t api.TaskSummary) (record.CID, string) { return t.CID, t.Name })
 }
 
-func taskCIDs(ctx context.Context, client *api.Client) (all []cobra.Completion) {
-	v, _ := api.ListTasks.Ask(ctx, client, api.None{})
-	for _, t := range v.Tasks {
-		all = append(all, named(t.CID, t.Name))
-	}
-	return all
+func (a *app) datasetCIDs(q url.Values) cobra.CompletionFunc {
+	return completing(a, api.ListDatasets, q, func(v api.Datasets) []api.Dataset { return v.Datasets },
+		func(d api.Dataset) (record.CID, string) { return d.CID, d.Name })
 }
 
-func datasetCIDs(ctx context.Context, client *api.Client) []cobra.Completion {
-	return datasets(ctx, client, nil)
-}
-
-func ownDatasetCIDs(ctx context.Context, client *api.Client) []cobra.Completion {
-	return datasets(ctx, client, url.Values{"mine": {"1"}})
-}
-
-func datasets(ctx context.Context, client *api.Client, q url.Values) (all []cobra.Completion) {
-	v, _ := api.ListDatasets.Ask(ctx, client, q)
-	for _, d := range v.Datasets {
-		all = append(all, named(d.CID, d.Name))
-	}
-	return all
-}
-
-func modelCIDs(ctx context.Context, client *api.Client) (all []cobra.Completion) {
-	v, _ := api.ListModels.Ask(ctx, client, api.None{})
-	for _, m := range v.Models {
-		all = append(all, named(m.CID, m.Name))
-	}
-	return all
+func (a *app) modelCIDs() cobra.CompletionFunc {
+	return completing(a, api.ListModels, api.None{}, func(v api.Models) []api.ModelSummary { return v.Models },
+		func(m api.ModelSummary) (record.CID, string) { return m.CID, m.Name })
 }

@@ -133,7 +133,7 @@ func newDatasetList(a *app) *cobra.Command {
 func newDatasetShow(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "show CID", Short: "Show what has been published of a dataset, literally", Args: need("a CID"),
-		ValidArgsFunction: a.complete(datasetCIDs),
+		ValidArgsFunction: a.datasetCIDs(nil),
 		RunE:              showing(a, listDatasets, api.ShowDataset.Ask, table.Dataset),
 	}
 }
@@ -142,7 +142,7 @@ func newDatasetExport(a *app) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
 		Use: "export CID", Short: "Write the cleaned rows of an own dataset to a file", Args: need("a CID"),
-		ValidArgsFunction: a.complete(ownDatasetCIDs),
+		ValidArgsFunction: a.datasetCIDs(own),
 		RunE: showing(a, listDatasets+" --mine", func(ctx context.Context, client *api.Client, cid record.CID) (api.Rows, error) {
 			v, err := api.ExportDataset.Ask(ctx, client, cid)
 			if err == nil && out != "" {
@@ -178,7 +178,7 @@ func newDatasetDrift(a *app) *cobra.Command {
 		Long: `Tell how far the rows of a file are from what a dataset's manifest says of its
 rows: for each column the population stability index (under 0.1 next to nothing, from
 0.25 a lot) and the Kolmogorov-Smirnov distance. Nothing is stored or published.`,
-		ValidArgsFunction: a.complete(datasetCIDs),
+		ValidArgsFunction: a.datasetCIDs(nil),
 		RunE: asking(a, func(_ *cobra.Command, args []string) (_ api.Drift, err error) {
 			if q.Dataset, err = parseCID(args[0], listDatasets); err == nil {
 				q.Path, err = readable(in)

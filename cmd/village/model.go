@@ -29,7 +29,7 @@ func newModel(a *app) *cobra.Command {
 		},
 		&cobra.Command{
 			Use: "show CID", Short: "Show a model's parameters", Args: need("a CID"),
-			ValidArgsFunction: a.complete(modelCIDs),
+			ValidArgsFunction: a.modelCIDs(),
 			RunE:              showing(a, listModels, api.ShowModel.Ask, table.Model),
 		},
 		newModelReport(a), newModelVerify(a), newModelExport(a), newModelPredict(a))
@@ -39,7 +39,7 @@ func newModelReport(a *app) *cobra.Command {
 	var page string
 	cmd := &cobra.Command{
 		Use: "report CID", Short: "Show how well a model does, beside what each node reaches alone", Args: need("a CID"),
-		ValidArgsFunction: a.complete(modelCIDs),
+		ValidArgsFunction: a.modelCIDs(),
 	}
 	cmd.RunE = showing(a, listModels, func(ctx context.Context, client *api.Client, cid record.CID) (api.Report, error) {
 		v, err := api.ReportModel.Ask(ctx, client, cid)
@@ -72,7 +72,7 @@ That needs no daemon, no home and no network.`,
 			}
 			return need("a CID, or --evidence")(cmd, args)
 		},
-		ValidArgsFunction: a.complete(modelCIDs),
+		ValidArgsFunction: a.modelCIDs(),
 		RunE: answering(a, func(cmd *cobra.Command, args []string) (v api.Verified, err error) {
 			var cid record.CID
 			if len(args) > 0 {
@@ -118,7 +118,7 @@ func newModelExport(a *app) *cobra.Command {
 other programs, from raw columns to predictions: an input a column, of shape [N,1],
 NaN or an empty string for a missing cell. --card writes what a model hub shows.`,
 		Args:              need("a CID"),
-		ValidArgsFunction: a.complete(modelCIDs),
+		ValidArgsFunction: a.modelCIDs(),
 		RunE: showing(a, listModels, func(ctx context.Context, client *api.Client, cid record.CID) (v api.Exported, err error) {
 			v.CID = cid
 			paths := map[string]*string{api.FormSafetensors: &v.Path, api.FormONNX: &v.ONNX, api.FormCard: &v.Card}
@@ -176,7 +176,7 @@ func newModelPredict(a *app) *cobra.Command {
 	var in, out string
 	cmd := &cobra.Command{
 		Use: "predict CID", Short: "Predict the target for the rows of a CSV or Parquet file", Args: need("a CID"),
-		ValidArgsFunction: a.complete(modelCIDs),
+		ValidArgsFunction: a.modelCIDs(),
 	}
 	cmd.RunE = asking(a, func(_ *cobra.Command, args []string) (_ api.Predict, err error) {
 		if q.Model, err = parseCID(args[0], listModels); err == nil {

@@ -123,7 +123,7 @@ func newTaskContinue(a *app) *cobra.Command {
 rows under the dataset's name (village dataset add says how far they have drifted)
 and joins. Everything is as in the model's task but what a flag says. The report
 sets the new model beside the old one; it is promoted where it is not worse.`,
-		Args: need("a MODEL"), ValidArgsFunction: a.complete(modelCIDs),
+		Args: need("a MODEL"), ValidArgsFunction: a.modelCIDs(),
 	}
 	cmd.RunE = publishing(a, cmd, func(cmd *cobra.Command, args []string) (_ api.Continue, err error) {
 		q.Rounds, q.LocalSteps, q.LearningRate = given.Rounds, given.LocalSteps, given.LearningRate
@@ -190,7 +190,7 @@ func newTaskList(a *app) *cobra.Command {
 func newTaskShow(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "show CID", Short: "Show a task and how far each of its nodes is", Args: need("a CID"),
-		ValidArgsFunction: a.complete(taskCIDs),
+		ValidArgsFunction: a.taskCIDs(),
 		RunE:              showing(a, listTasks, api.ShowTask.Ask, table.Task),
 	}
 }
@@ -199,7 +199,7 @@ func newTaskJoin(a *app) *cobra.Command {
 	var dataset string
 	cmd := &cobra.Command{
 		Use: "join CID", Short: "Take part in a task with a dataset of this node", Args: need("a CID"),
-		ValidArgsFunction: a.complete(taskCIDs),
+		ValidArgsFunction: a.taskCIDs(),
 	}
 	cmd.RunE = asking(a, func(_ *cobra.Command, args []string) (q api.Join, err error) {
 		if q.Task, err = parseCID(args[0], listTasks); err == nil && dataset != "" {
@@ -212,14 +212,14 @@ func newTaskJoin(a *app) *cobra.Command {
 		return err
 	})
 	cmd.Flags().StringVar(&dataset, "dataset", "", "CID of the dataset (else the only own one that fits)")
-	cmd.RegisterFlagCompletionFunc("dataset", a.complete(ownDatasetCIDs))
+	cmd.RegisterFlagCompletionFunc("dataset", a.datasetCIDs(own))
 	return cmd
 }
 
 func newTaskLeave(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "leave CID", Short: "End this node's part in a task for good", Args: need("a CID"),
-		ValidArgsFunction: a.complete(taskCIDs),
+		ValidArgsFunction: a.taskCIDs(),
 		RunE: showing(a, listTasks, api.LeaveTask.Ask, func(w io.Writer, _ api.Left) error {
 			_, err := fmt.Fprintln(w, "left; the others go on without this node's updates")
 			return err
@@ -230,7 +230,7 @@ func newTaskLeave(a *app) *cobra.Command {
 func newTaskWatch(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "watch CID", Short: "Follow a task until it is done", Args: need("a CID"),
-		ValidArgsFunction: a.complete(taskCIDs),
+		ValidArgsFunction: a.taskCIDs(),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
 			cid, err := parseCID(args[0], listTasks)
 			if err != nil {
