@@ -27,6 +27,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"village/node/seats"
 )
 
 var (
@@ -76,6 +78,7 @@ type Exchange struct {
 	// anything for it, and while no chunk comes of those that have.
 	search, stall time.Duration
 
+	seats    *seats.Seats    // of streams that are served
 	turns    *slots[peer.ID] // of fetches, by the author of the vector
 	slots    *slots[peer.ID] // of chunks that are sent, by the fetcher
 	sources  penalties       // not asked for a while
@@ -97,7 +100,6 @@ type Exchange struct {
 	needed  map[[32]byte]int                  // how often each chunk stands in these
 	relayed relayed                           // bytes of these
 	uploads map[[32]byte]map[*upload]struct{} // also of vectors that are not held yet
-	served  map[peer.ID][]*upload             // oldest first
 	pace    time.Duration                     // from the promise of a chunk until the fetcher has it, smoothed
 }
 
@@ -144,12 +146,12 @@ func New(h host.Host, federation string, store ChunkStore, allow, prefer func(pe
 		host: h, protocol: protocol.ID("/village/" + hex.EncodeToString(sum[:16]) + "/vector/1"),
 		store: store, allow: allow, prefer: prefer, log: log,
 		quiet: 5 * time.Second, dead: 30 * time.Second, search: time.Second, stall: 10 * time.Second,
+		seats: seats.New(maxServed, maxServedEach, prefer),
 		turns: newSlots[peer.ID](maxActive, maxActiveEach), slots: newSlots[peer.ID](maxSlots, 1),
 		vectors: make(map[[32]byte]*vector),
 		needed:  make(map[[32]byte]int),
 		relayed: relayed{each: make(map[peer.ID]uint64)},
 		uploads: make(map[[32]byte]map[*upload]struct{}),
-		served:  make(map[peer.ID][]*upload),
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	h.SetStreamHandler(x.protocol, x.handle)

@@ -681,7 +681,7 @@ func TestHostileFetchers(t *testing.T) {
 			until(t, "nothing is left", func() bool {
 				x.mu.Lock()
 				defer x.mu.Unlock()
-				return len(x.served) == 0 && len(x.Exchange.uploads) == 0
+				return x.seats.Taken() == 0 && len(x.Exchange.uploads) == 0
 			})
 		})
 	}
@@ -699,12 +699,12 @@ func TestStreamsAreBounded(t *testing.T) {
 		}
 	}
 	until(t, "as many as may be are served", func() bool {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		if len(x.served[h.ID()]) > maxServedEach {
+		if x.seats.Of(h.ID()) > maxServedEach {
 			t.Fatal("more than may be are served")
 		}
-		return len(x.served[h.ID()]) == maxServedEach && len(x.Exchange.uploads) == maxServedEach
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		return x.seats.Of(h.ID()) == maxServedEach && len(x.Exchange.uploads) == maxServedEach
 	})
 }
 
@@ -740,7 +740,7 @@ func TestCancelFreesEverything(t *testing.T) {
 		defer n[0].mu.Unlock()
 		n[0].slots.mu.Lock()
 		defer n[0].slots.mu.Unlock()
-		return len(n[0].served) == 0 && n[0].slots.free == maxSlots && len(n[0].slots.waiting) == 0
+		return n[0].seats.Taken() == 0 && n[0].slots.free == maxSlots && len(n[0].slots.waiting) == 0
 	})
 	for _, g := range n[0].vectors[a.ID()].given {
 		if g.times > 1 {

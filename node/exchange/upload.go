@@ -22,8 +22,7 @@ type upload struct {
 	x    *Exchange
 	peer peer.ID
 	id   [32]byte
-	wake chan struct{}      // what the fetcher has to be told has changed
-	end  context.CancelFunc // of the stream
+	wake chan struct{} // what the fetcher has to be told has changed
 
 	// Under the exchange's mutex.
 	told    bitmap // the last have
@@ -41,14 +40,19 @@ type promised struct {
 
 // handle serves a stream that a fetcher has opened.
 func (x *Exchange) handle(s network.Stream) {
-	ctx, cancel := context.WithCancel(x.ctx)
-	defer cancel()
-	u := &upload{x: x, peer: s.Conn().RemotePeer(), wake: make(chan struct{}, 1), end: cancel}
-	if !x.allow(u.peer) || x.fetchers.shunned(u.peer) || !x.admit(u) {
-		_ = s.Reset()
+	defer s.Reset()
+	u := &upload{x: x, peer: s.Conn().RemotePeer(), wake: make(chan struct{}, 1)}
+	if !x.allow(u.peer) || x.fetchers.shunned(u.peer) || !x.enter() {
 		return
 	}
-	defer x.dismiss(u)
+	defer x.wg.Done()
+	ctx, cancel := context.WithCancel(x.ctx)
+	defer cancel()
+	leave, ok := x.seats.Take(u.peer, cancel)
+	if !ok {
+		return
+	}
+	defer leave()
 	defer tether(ctx, s)()
 
 	_ = s.SetReadDeadline(time.Now().Add(moveTime))
@@ -74,61 +78,16 @@ func (x *Exchange) handle(s network.Stream) {
 	if errors.Is(err, errGarbage) {
 		x.blame(u.peer, &x.fetchers, err)
 	}
-	_ = s.Reset()
 }
 
-// admit gives a stream a seat. Where all are taken, the peer that weighs most gives
-// up its oldest one, if it weighs more than the new one's peer will: so neither
-// many streams nor slow ones keep a peer out that has few.
-func (x *Exchange) admit(u *upload) bool {
+// enter counts a stream that is served, unless the exchange is closed.
+func (x *Exchange) enter() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.closed || len(x.served[u.peer]) >= maxServedEach {
-		return false
+	if !x.closed {
+		x.wg.Add(1)
 	}
-	total, heaviest := 0, u.peer
-	for p, streams := range x.served {
-		total += len(streams)
-		if x.weight(p, 0) > x.weight(heaviest, 0) {
-			heaviest = p
-		}
-	}
-	if total >= maxServed {
-		if x.weight(heaviest, 0) <= x.weight(u.peer, 1) {
-			return false
-		}
-		last := x.served[heaviest][0]
-		last.end()
-		x.rise(last)
-	}
-	x.served[u.peer] = append(x.served[u.peer], u)
-	x.wg.Add(1)
-	return true
-}
-
-// weight is what a peer's streams weigh, with so many more of them. Those of
-// members and configured peers weigh less, so that seats are left for them.
-func (x *Exchange) weight(p peer.ID, more int) int {
-	n := len(x.served[p]) + more
-	if !x.prefer(p) {
-		n *= 4
-	}
-	return n
-}
-
-// rise frees the seat of a stream. x.mu is held.
-func (x *Exchange) rise(u *upload) {
-	left := slices.DeleteFunc(x.served[u.peer], func(o *upload) bool { return o == u })
-	if x.served[u.peer] = left; len(left) == 0 {
-		delete(x.served, u.peer)
-	}
-}
-
-func (x *Exchange) dismiss(u *upload) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.rise(u)
-	x.wg.Done()
+	return !x.closed
 }
 
 func (x *Exchange) subscribe(u *upload) {
