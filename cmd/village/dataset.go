@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -55,7 +56,12 @@ Reading ends with an error at 2 GiB, whatever a small file unpacks to.`, Args: n
 			q.Options.Units[column] = unit
 		}
 		return q, nil
-	}, api.PublishDataset.Ask, func(w io.Writer, v api.AddedDataset) error {
+	}, func(ctx context.Context, client *api.Client, q api.AddDataset) (api.AddedDataset, error) {
+		if !a.json {
+			defer showAdding(ctx, client, cmd.ErrOrStderr())()
+		}
+		return api.PublishDataset.Ask(ctx, client, q)
+	}, func(w io.Writer, v api.AddedDataset) error {
 		if err := table.AddedDataset(cmd.ErrOrStderr(), v); err != nil {
 			return err
 		}
@@ -80,6 +86,38 @@ Reading ends with an error at 2 GiB, whatever a small file unpacks to.`, Args: n
 	cmd.MarkFlagRequired("name")
 	cmd.MarkFlagRequired("target")
 	return cmd
+}
+
+// showAdding shows on a terminal how far the daemon is, until the function that it
+// returns is called.
+func showAdding(ctx context.Context, client *api.Client, w io.Writer) (end func()) {
+	live := newLiveLine(w)
+	if live.width == 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		again := time.NewTicker(200 * time.Millisecond)
+		defer again.Stop()
+		for {
+			select {
+			case <-again.C:
+			case <-ctx.Done():
+				live.set("")
+				fmt.Fprint(w, "\r")
+				return
+			}
+			if p, err := api.TellAdding.Ask(ctx, client, api.None{}); err == nil && p.Doing != "" {
+				live.set(fmt.Sprintf("%s: %.0f %%", p.Doing, 100*p.Share))
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
 }
 
 // readable returns the absolute path of a file to be read by the daemon, which

@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -58,6 +60,33 @@ func TestPortTaken(t *testing.T) {
 	e := s.refused(1, []string{"port " + port + " is in use"}, "daemon")
 	if !strings.Contains(e.Next, "listen") || !strings.Contains(e.Next, filepath.Join(s.home, home.ConfigFile)) {
 		t.Errorf("next: %s", e.Next)
+	}
+}
+
+// TestInterruptedAdd: Ctrl-C of a command ends what the daemon does for it.
+func TestInterruptedAdd(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, t.TempDir(), federationOf(t), "budapest")
+	s.start()
+	rows := file(t, "x,y,z\n"+strings.Repeat("1.25,red,0\n1.75,green,1\n", 3<<20))
+	add := exec.Command("village", "dataset", "add", rows, "--name", "large", "--target", "z", "--home", s.home)
+	if err := add.Start(); err != nil {
+		t.Fatal(err)
+	}
+	adding := func() bool {
+		p, err := api.TellAdding.Ask(context.Background(), s.client(), api.None{})
+		return err == nil && p.Doing != ""
+	}
+	eventually(t, "the daemon reads the file", adding)
+	if err := add.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if add.Wait(); add.ProcessState.ExitCode() != api.CodeInterrupted {
+		t.Errorf("exit code %d", add.ProcessState.ExitCode())
+	}
+	eventually(t, "the daemon stops", func() bool { return !adding() })
+	if v, err := api.ListDatasets.Ask(context.Background(), s.client(), url.Values{"mine": {"1"}}); err != nil || len(v.Datasets) > 0 {
+		t.Errorf("%d datasets, %v", len(v.Datasets), err)
 	}
 }
 

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -131,15 +129,12 @@ func newStatus(a *app) *cobra.Command {
 	}
 }
 
-// names asks what the nodes are called, also those that are down: their manifests
-// tell, the newest last. Those without an answer have peer IDs.
+// names asks what the nodes are called, also those that are down. Those without an
+// answer have peer IDs.
 func names(ctx context.Context, client *api.Client) table.Names {
 	var known []api.NamedNode
-	if v, err := api.ListDatasets.Ask(ctx, client, nil); err == nil {
-		slices.SortStableFunc(v.Datasets, func(a, b api.Dataset) int { return cmp.Compare(a.Created, b.Created) })
-		for _, d := range v.Datasets {
-			known = append(known, api.NamedNode{PeerID: d.PeerID, Nation: d.Nation, Name: d.Node})
-		}
+	if v, err := api.ListNames.Ask(ctx, client, api.None{}); err == nil {
+		known = v.Nodes
 	}
 	if self, err := api.GetID.Ask(ctx, client, api.None{}); err == nil {
 		known = append(known, api.NamedNode{PeerID: self.PeerID, Nation: self.Nation, Name: self.Name})

@@ -149,7 +149,7 @@ type AddDataset struct {
 
 // Progress tells how far a daemon is with what it was asked for.
 type Progress struct {
-	Doing string  `json:"doing"`
+	Doing string  `json:"doing"` // "" where it is not at it
 	Share float64 `json:"share"` // of it that is done, 0 to 1
 }
 
@@ -508,6 +508,11 @@ type NamedNode struct {
 	PeerID record.NodeID `json:"peer_id"`
 	Nation string        `json:"nation"`
 	Name   string        `json:"name"`
+}
+
+// Names are the nodes that have said what they are called.
+type Names struct {
+	Nodes []NamedNode `json:"nodes"`
 }
 
 // VerifiedPart is one update of the model.

@@ -31,6 +31,8 @@ var (
 	RemoveMember   = Route[record.NodeID, Members]{"DELETE", "/v1/members/{id}"}
 	ListDatasets   = Route[url.Values, Datasets]{"GET", "/v1/datasets"} // mine=1, domain=D
 	PublishDataset = Route[AddDataset, AddedDataset]{"POST", "/v1/datasets"}
+	TellAdding     = Route[None, Progress]{"GET", "/v1/datasets/adding"}
+	ListNames      = Route[None, Names]{"GET", "/v1/names"}
 	MeasureDrift   = Route[Drift, Drifted]{"POST", "/v1/datasets/drift"}
 	ShowDataset    = Route[record.CID, ShownDataset]{"GET", "/v1/datasets/{id}"}
 	ExportDataset  = Route[record.CID, Rows]{"GET", "/v1/datasets/{id}/rows"}

@@ -24,9 +24,12 @@ func TestAddIsGivenUp(t *testing.T) {
 	add := func(during string) (before api.Progress, err error) {
 		ctx, giveUp := context.WithCancel(t.Context())
 		defer giveUp()
-		_, err = d.AddFile(ctx, api.AddDataset{Path: path, Options: dataset.Options{Name: "rows", Target: "y"}}, func(p api.Progress) {
+		_, err = d.addFile(ctx, api.AddDataset{Path: path, Options: dataset.Options{Name: "rows", Target: "y"}}, func(p api.Progress) {
 			if p.Share < before.Share && p.Doing == before.Doing || p.Share > 1 {
 				t.Errorf("%+v after %+v", p, before)
+			}
+			if d.Adding() != p {
+				t.Errorf("%+v is shown, not %+v", d.Adding(), p)
 			}
 			if before = p; p.Doing == during {
 				giveUp()
@@ -34,12 +37,12 @@ func TestAddIsGivenUp(t *testing.T) {
 		})
 		return before, err
 	}
-	for _, during := range []string{"reading", "cleaning"} {
+	for _, during := range []string{"reading", "cleaning", "storing"} {
 		if last, err := add(during); err == nil || !strings.Contains(err.Error(), "canceled") || last.Doing != during {
 			t.Errorf("given up while %s, after %+v: %v", during, last, err)
 		}
-		if held := d.List(); len(held) > 0 {
-			t.Errorf("given up while %s: %v", during, held)
+		if held := d.List(); len(held) > 0 || d.Adding() != (api.Progress{}) {
+			t.Errorf("given up while %s: %v, %+v", during, held, d.Adding())
 		}
 	}
 	if _, err := add("never"); err != nil || len(d.List()) != 1 {
@@ -104,7 +107,7 @@ func BenchmarkAdd(b *testing.B) {
 			most := 0.0
 			for b.Loop() {
 				peak()
-				if _, err := d.AddFile(b.Context(), api.AddDataset{Path: path, Options: dataset.Options{Name: "pictures", Target: "label"}}, func(api.Progress) {}); err != nil {
+				if _, err := d.AddFile(b.Context(), api.AddDataset{Path: path, Options: dataset.Options{Name: "pictures", Target: "label"}}); err != nil {
 					b.Fatal(err)
 				}
 				most = max(most, peak())

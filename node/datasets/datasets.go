@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"village/node/api"
@@ -31,6 +32,8 @@ type Datasets struct {
 	book   *records.Book
 	adding sync.Mutex // one at a time: two would take twice the memory, and number two versions alike
 
+	progress atomic.Pointer[api.Progress] // of a file that is being added
+
 	naming sync.Mutex
 	signed map[record.CID]signature
 }
@@ -38,9 +41,20 @@ type Datasets struct {
 // New returns the datasets of a node.
 func New(h *home.Home, b *records.Book) *Datasets { return &Datasets{home: h, book: b} }
 
-// AddFile cleans a file's rows and adds them, telling now and then how far it is. It
-// stops when ctx ends, without a trace.
-func (d *Datasets) AddFile(ctx context.Context, a api.AddDataset, tell func(api.Progress)) (api.AddedDataset, error) {
+// AddFile cleans a file's rows and adds them. It stops when ctx ends, without a trace.
+func (d *Datasets) AddFile(ctx context.Context, a api.AddDataset) (api.AddedDataset, error) {
+	return d.addFile(ctx, a, func(api.Progress) {})
+}
+
+// Adding tells how far AddFile is.
+func (d *Datasets) Adding() api.Progress {
+	if p := d.progress.Load(); p != nil {
+		return *p
+	}
+	return api.Progress{}
+}
+
+func (d *Datasets) addFile(ctx context.Context, a api.AddDataset, told func(api.Progress)) (api.AddedDataset, error) {
 	if !filepath.IsAbs(a.Path) {
 		return api.AddedDataset{}, api.Fail(api.CodeUsage, "village dataset add FILE", "the path %q is not absolute", a.Path)
 	}
@@ -48,24 +62,28 @@ func (d *Datasets) AddFile(ctx context.Context, a api.AddDataset, tell func(api.
 	defer d.adding.Unlock()
 	// Else the garbage of a large table would take as much as the table.
 	defer debug.SetGCPercent(debug.SetGCPercent(25))
+	defer d.progress.Store(nil)
+	tell := func(doing string, done, all int64) error {
+		p := api.Progress{Doing: doing, Share: float64(done) / float64(max(1, all))}
+		d.progress.Store(&p)
+		told(p)
+		return ctx.Err()
+	}
 	table, hints, err := ingest.File(a.Path, ingest.Options{
 		Columns: a.Columns, Levels: a.Options.Levels,
-		Tell: func(read, size int64) error {
-			tell(api.Progress{Doing: "reading", Share: float64(read) / float64(max(1, size))})
-			return ctx.Err()
-		},
+		Tell: func(read, size int64) error { return tell("reading", read, size) },
 	})
 	if err != nil {
 		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "%v", err)
 	}
-	cleaned, err := dataset.CleanPacked(table, a.Options, func(done, all int) error {
-		tell(api.Progress{Doing: "cleaning", Share: float64(done) / float64(max(1, all))})
-		return ctx.Err()
-	})
+	cleaned, err := dataset.CleanPacked(table, a.Options, func(done, all int) error { return tell("cleaning", int64(done), int64(all)) })
 	if err != nil {
 		return api.AddedDataset{}, api.Fail(api.CodeFailed, "village dataset add --help", "%s: %v", filepath.Base(a.Path), err)
 	}
 	cleaned.Hints = append(hints, cleaned.Hints...)
+	if err := tell("storing", 0, 1); err != nil {
+		return api.AddedDataset{}, err
+	}
 	return d.add(cleaned)
 }
 

@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"time"
 
 	"village/node/api"
@@ -128,8 +130,10 @@ func (s *Server) routes() http.Handler {
 	handle(mux, api.AdmitMember, s.addMember)
 	handle(mux, api.RemoveMember, s.removeMember)
 	handle(mux, api.ListDatasets, s.listDatasets)
-	handle(mux, api.PublishDataset, func(ctx context.Context, a api.AddDataset) (api.AddedDataset, error) {
-		return s.Datasets.AddFile(ctx, a, func(api.Progress) {})
+	handle(mux, api.PublishDataset, s.Datasets.AddFile)
+	handle(mux, api.TellAdding, func(context.Context, api.None) (api.Progress, error) { return s.Datasets.Adding(), nil })
+	handle(mux, api.ListNames, func(context.Context, api.None) (api.Names, error) {
+		return api.Names{Nodes: slices.Collect(maps.Values(s.Datasets.Names()))}, nil
 	})
 	handle(mux, api.MeasureDrift, func(_ context.Context, d api.Drift) (api.Drifted, error) { return s.Datasets.Drift(d) })
 	handle(mux, api.ExportDataset, func(_ context.Context, c record.CID) (api.Rows, error) { return s.Datasets.Rows(c) })
