@@ -167,6 +167,7 @@ func New(h *home.Home, o Options) (*Node, error) {
 			l.Fail(fmt.Errorf("rows cannot be read: %w", err))
 		}
 	})
+	n.healing.Go(func() { n.Datasets.Shrink(ctx) })
 	n.healing.Go(func() { n.models.Heal(ctx, n.Tasks.Sealed()) })
 	n.healing.Go(func() { n.Datasets.Names() }) // the first time takes long
 	return n, nil

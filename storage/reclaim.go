@@ -56,6 +56,11 @@ func (s *Store) reopen() error {
 	if err := enough(s.free(), s.reserve/4); err != nil {
 		return err
 	}
+	// Badger keeps what a transaction could still see that began before the last
+	// one ended; this one comes after it.
+	if err := s.db.View(func(*badger.Txn) error { return nil }); err != nil {
+		return err
+	}
 	if err := s.stop(); err != nil {
 		return err
 	}

@@ -88,6 +88,28 @@ func (s *Store) PutRows(dataset record.CID, rows ...[]byte) error {
 	return s.sweepChunks(append([]byte{spaceChunk}, name...))
 }
 
+// DropRows deletes the rows of a dataset, and private facts beside them. They are
+// gone from the disk after the next [Store.Reclaim].
+func (s *Store) DropRows(dataset record.CID, private ...string) error {
+	s.rowing.Lock()
+	defer s.rowing.Unlock()
+	keys := [][]byte{rowsKey(dataset.Bytes())}
+	for _, name := range private {
+		keys = append(keys, append([]byte{spacePrivate}, name...))
+	}
+	if err := s.unclaim(keys...); err != nil {
+		return fmt.Errorf("drop rows of %s: %w", dataset, err)
+	}
+	var gone []op
+	for _, key := range keys {
+		gone = append(gone, op{key: key})
+	}
+	if err := s.commit(gone...); err != nil {
+		return fmt.Errorf("drop rows of %s: %w", dataset, err)
+	}
+	return s.sweepChunks(append([]byte{spaceChunk}, dataset.Bytes()...))
+}
+
 // putSealed puts a value under a name, behind what it refers to, and claims it.
 func (s *Store) putSealed(key, value []byte, before ...op) error {
 	sealed := seal(key, value)

@@ -9,8 +9,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,10 +38,16 @@ type Datasets struct {
 
 	naming sync.Mutex
 	signed map[record.CID]signature
+
+	using   sync.Mutex
+	used    map[record.CID]bool // own datasets that a task has read since the start
+	dropped chan struct{}       // holds one where rows have been dropped
 }
 
 // New returns the datasets of a node.
-func New(h *home.Home, b *records.Book) *Datasets { return &Datasets{home: h, book: b} }
+func New(h *home.Home, b *records.Book) *Datasets {
+	return &Datasets{home: h, book: b, used: map[record.CID]bool{}, dropped: make(chan struct{}, 1)}
+}
 
 // AddFile cleans a file's rows and adds them. It stops when ctx ends, without a trace.
 func (d *Datasets) AddFile(ctx context.Context, a api.AddDataset) (api.AddedDataset, error) {
@@ -140,12 +148,67 @@ func (d *Datasets) add(cleaned dataset.Cleaned) (api.AddedDataset, error) {
 	if err := d.book.Announce(r, content); err != nil {
 		return api.AddedDataset{}, err
 	}
+	if err := d.supersede(); err != nil {
+		d.book.Log.Fail(fmt.Errorf("rows that newer ones have replaced stay on the disk: %w", err))
+	}
 	return api.AddedDataset{
 		Schema: "village.dataset.add/v1", CID: r.CID, Name: manifest.Name,
 		Read: cleaned.Read, Rows: uint64(kept), Dropped: cleaned.Dropped, LeftOut: cleaned.LeftOut,
 		Hints: append([]string{}, cleaned.Hints...), // never null
 		Drift: drift,
 	}, nil
+}
+
+// supersede drops the rows of versions that newer ones have replaced, but for those
+// with which the node has joined a task.
+func (d *Datasets) supersede() error {
+	store := d.book.Store
+	d.using.Lock()
+	defer d.using.Unlock()
+	keep := maps.Clone(d.used)
+	for _, cid := range store.CIDs(record.KindManifest) {
+		keep[cid] = true
+	}
+	for _, r := range store.Records(record.KindEnrolment, d.home.ID) {
+		var e task.Enrolment
+		if err := record.Decode(r.Payload, &e); err != nil {
+			return err
+		}
+		keep[e.Manifest] = true
+	}
+	const prefix = "manifest/"
+	names, err := store.PrivateKeys(prefix)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		cid, err := record.ParseCID(strings.TrimPrefix(name, prefix))
+		if err != nil || keep[cid] {
+			continue
+		}
+		if err := store.DropRows(cid, name, "salt/"+cid.String()); err != nil {
+			return err
+		}
+		select {
+		case d.dropped <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// Shrink gives the space of dropped rows back to the disk, until ctx ends.
+func (d *Datasets) Shrink(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.dropped:
+		}
+		if err := d.book.Store.Reclaim(); err != nil && ctx.Err() == nil {
+			d.book.Log.Fail(fmt.Errorf("the space of rows that newer ones have replaced is not free yet: %w", err))
+		}
+	}
 }
 
 // Drift tells how far a file's rows are from what a manifest says of others.
@@ -168,6 +231,9 @@ func (d *Datasets) Drift(q api.Drift) (api.Drifted, error) {
 
 // Table reads an own dataset.
 func (d *Datasets) Table(cid record.CID) (m dataset.Manifest, rows dataset.Table, err error) {
+	d.using.Lock()
+	d.used[cid] = true
+	d.using.Unlock()
 	if m, err = d.Manifest(cid); err != nil {
 		return m, rows, err
 	}
