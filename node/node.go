@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
-	"github.com/libp2p/go-libp2p/core/peer"
 
 	"village/node/api"
 	"village/node/artifacts"
@@ -130,11 +129,7 @@ func New(h *home.Home, o Options) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, n.store.Close())
 	}
-	known := func(p peer.ID) bool {
-		conns := n.network.Host().ConnManager()
-		return conns.IsProtected(p, "member") || conns.IsProtected(p, "configured")
-	}
-	n.exchange = exchange.New(n.network.Host(), config.Federation, n.store.Vectors(), n.network.Admits, known, l.Logger)
+	n.exchange = exchange.New(n.network.Host(), config.Federation, n.store.Vectors(), n.network.Admits, n.network.Favours, l.Logger)
 	n.artifacts = artifacts.New(n.network.Host(), n.store.Blockstore(), n.network.Admits)
 
 	n.Datasets = datasets.New(h, book)

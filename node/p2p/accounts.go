@@ -21,6 +21,9 @@ const (
 	penaltyMin, penaltyMax = 5 * time.Second, 10 * time.Minute
 
 	maxAccounts = 4096
+
+	// A peer is served so many bytes of records per second, after so many at once.
+	servedRate, servedBurst = 4 << 20, 16 << 20
 )
 
 // accounts holds what each peer has cost lately.
@@ -31,6 +34,7 @@ type accounts struct {
 
 type account struct {
 	bucket  *rate.Limiter
+	served  *rate.Limiter // bytes
 	penalty time.Duration
 	until   time.Time
 }
@@ -45,13 +49,13 @@ func (a *accounts) of(p peer.ID, now time.Time) *account {
 	if len(a.peers) >= maxAccounts {
 		// An account that has filled up again is the same as none.
 		maps.DeleteFunc(a.peers, func(_ peer.ID, acc *account) bool {
-			return acc.bucket.TokensAt(now) >= accountBurst && now.After(acc.until.Add(acc.penalty))
+			return acc.bucket.TokensAt(now) >= accountBurst && acc.served.TokensAt(now) >= servedBurst && now.After(acc.until.Add(acc.penalty))
 		})
 		if len(a.peers) >= maxAccounts {
 			return nil
 		}
 	}
-	acc := &account{bucket: rate.NewLimiter(accountRate, accountBurst)}
+	acc := &account{bucket: rate.NewLimiter(accountRate, accountBurst), served: rate.NewLimiter(servedRate, servedBurst)}
 	a.peers[p] = acc
 	return acc
 }
@@ -74,6 +78,16 @@ func (a *accounts) charge(p peer.ID, cost int) {
 	if acc := a.of(p, now); acc != nil {
 		acc.bucket.ReserveN(now, cost)
 	}
+}
+
+// served counts the bytes that p is served.
+func (a *accounts) served(p peer.ID) *rate.Limiter {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if acc := a.of(p, time.Now()); acc != nil {
+		return acc.served
+	}
+	return rate.NewLimiter(0, 0) // too many peers
 }
 
 // shunned is true while p is not pulled from.

@@ -113,7 +113,7 @@ func newLimits(names names) (network.ResourceManager, error) {
 			StreamsInbound: each, StreamsOutbound: each, Streams: 2 * each, Memory: 16 << 20,
 		}, rcmgr.BaseLimitIncrease{})
 	}
-	streams(names.pull, 64, 4)
+	streams(names.pull, 4*pullSeats, pullSeatsEach) // of the seats who has most gives up one
 	streams(names.push, 256, 32)
 
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}

@@ -28,6 +28,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
 
+	"village/node/seats"
 	"village/protocol/record"
 )
 
@@ -103,6 +104,7 @@ type Network struct {
 	accounts *accounts
 	ignored  *ignored
 	pulls    *pulls
+	seats    *seats.Seats // of those whom pulls are served
 	keepers  *keepers
 	mdns     interface{ Close() error }
 
@@ -157,6 +159,7 @@ func New(cfg Config, cat Catalogue, receive Receive) (*Network, error) {
 		cat: cat, receive: receive, log: log,
 		accounts: newAccounts(), ignored: newIgnored(), pulls: newPulls(), keepers: newKeepers(), asked: make(chan struct{}),
 	}
+	n.seats = seats.New(pullSeats, pullSeatsEach, n.Favours)
 	n.members = newMembers(n.id, cfg.Members, &n.refused)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.start(cfg); err != nil {
@@ -228,6 +231,12 @@ func (n *Network) Host() host.Host { return n.host }
 // Admits says whether a peer may talk to this node: whether it is a node, and a
 // member where the federation is closed.
 func (n *Network) Admits(p peer.ID) bool { return n.members.hasPeer(p) }
+
+// Favours says whether a peer is a member of a closed federation, or configured.
+func (n *Network) Favours(p peer.ID) bool {
+	conns := n.host.ConnManager()
+	return conns.IsProtected(p, "member") || conns.IsProtected(p, "configured")
+}
 
 // Stats returns the counters.
 func (n *Network) Stats() Stats {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
 
 	"village/protocol/record"
 )
@@ -31,6 +32,8 @@ const (
 	pullQueue   = 256
 	pullTime    = time.Minute
 	maxPull     = 64 << 20 // bytes of records in one conversation; the rest comes with the next
+	// So many pulls are served at a time, and so many of each peer.
+	pullSeats, pullSeatsEach = 64, 4
 	maxAsks     = 1 << 14  // in one conversation
 
 	// When pull has brought so few records, a gap was healed that nodes behind
@@ -417,16 +420,35 @@ func (n *Network) servePull(raw network.Stream) {
 	defer s.done()
 
 	from := raw.Conn().RemotePeer()
-	if !n.members.hasPeer(from) || !n.accounts.spend(from, costPull) {
+	leave, seated := n.seats.Take(from, func() { _ = raw.Reset() })
+	if seated {
+		defer leave()
+	}
+	if !seated || !n.members.hasPeer(from) || !n.accounts.spend(from, costPull) {
 		n.dropped.Add(1)
 		s.failed = true
 		return
 	}
-	if err := n.answerPull(s); err != nil {
+	if err := n.answerPull(metered{s, n.accounts.served(from), ctx}); err != nil {
 		n.log.Debug("serving a pull", "peer", from, "error", err)
 		n.blame(from, err)
 		s.failed = true
 	}
+}
+
+// metered is a stream on which a peer is served no faster than it may be: a few
+// bytes can ask for many.
+type metered struct {
+	io.ReadWriter
+	bytes *rate.Limiter
+	ctx   context.Context
+}
+
+func (m metered) Write(b []byte) (int, error) {
+	if err := m.bytes.WaitN(m.ctx, len(b)); err != nil {
+		return 0, err
+	}
+	return m.ReadWriter.Write(b)
 }
 
 func (n *Network) answerPull(s io.ReadWriter) error {

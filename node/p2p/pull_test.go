@@ -1,6 +1,8 @@
 package p2p
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -110,5 +112,31 @@ func TestTheCatalogueIsAskedForFirst(t *testing.T) {
 	differ := differing(summary{Groups: offer.Groups[1:3]}, offer)
 	if slices.Sort(differ); !slices.Equal(differ, []string{"a task", "d task"}) {
 		t.Errorf("asks for %q", differ)
+	}
+}
+
+// A peer that asks for much is served at its pace, and holds up nobody for longer
+// than a conversation may last.
+func TestServedAtAPace(t *testing.T) {
+	a := newAccounts()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var out bytes.Buffer
+	m := metered{&out, a.served("p"), ctx}
+	frame := make([]byte, record.MaxBytes)
+	for range servedBurst / len(frame) {
+		if _, err := m.Write(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.served("p").ReserveN(time.Now(), servedBurst)
+	for range 60 * servedRate / servedBurst {
+		a.served("p").ReserveN(time.Now(), servedBurst)
+	}
+	if _, err := m.Write(frame); err == nil || out.Len() != servedBurst {
+		t.Errorf("%d bytes were served, %v", out.Len(), err)
+	}
+	if _, err := (metered{&out, a.served("another"), ctx}).Write(frame); err != nil {
+		t.Errorf("another peer is held up: %v", err)
 	}
 }
