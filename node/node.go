@@ -130,7 +130,7 @@ func New(h *home.Home, o Options) (*Node, error) {
 		return nil, errors.Join(err, n.store.Close())
 	}
 	n.exchange = exchange.New(n.network.Host(), config.Federation, n.store.Vectors(), n.network.Admits, n.network.Favours, l.Logger)
-	n.artifacts = artifacts.New(n.network.Host(), n.store.Blockstore(), n.network.Admits)
+	n.artifacts = artifacts.New(n.network.Host(), n.store.Blockstore(), n.network.Admits, n.network.Favours)
 
 	n.Datasets = datasets.New(h, book)
 	n.models = models.New(n.store, n.artifacts, l)

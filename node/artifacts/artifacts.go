@@ -68,10 +68,10 @@ type Service struct {
 }
 
 // New starts to serve, over h, the blocks of artifacts to those peers that allow
-// admits. It is asked at every request, so that a peer that it no longer admits
-// gets no further block.
-func New(h host.Host, blocks blockstore.Blockstore, allow func(peer.ID) bool) *Service {
-	s := &Service{host: limit(h), blocks: blocks, search: searchTime, stall: stallTime}
+// admits, and keeps room for those that prefer does. Allow is asked at every
+// request, so that a peer that it no longer admits gets no further block.
+func New(h host.Host, blocks blockstore.Blockstore, allow, prefer func(peer.ID) bool) *Service {
+	s := &Service{host: limit(h, prefer), blocks: blocks, search: searchTime, stall: stallTime}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	// By default a peer counts as one that lacks a block after twice the time
 	// that its last answers took; on a fast link that is 50 ms, and a moment of
@@ -79,7 +79,7 @@ func New(h host.Host, blocks blockstore.Blockstore, allow func(peer.ID) bool) *S
 	patient := client.DefaultDontHaveTimeoutConfig()
 	patient.MinTimeout = patient.DontHaveTimeout
 	s.swap = bitswap.New(s.ctx, bsnet.NewFromIpfsHost(s.host), nil, blocks,
-		bitswap.WithPeerBlockRequestFilter(func(p peer.ID, _ cid.Cid) bool { return allow(p) }),
+		bitswap.WithPeerBlockRequestFilter(func(p peer.ID, _ cid.Cid) bool { return allow(p) && s.host.mayDraw(p) }),
 		// A message to a peer that reads slowly holds a worker until it has gone.
 		// So a peer may hold four of them, and 15 such peers keep nobody waiting.
 		bitswap.WithTargetMessageSize(1<<20),

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -74,7 +75,7 @@ type node struct {
 func newNode(t testing.TB, peers ...host.Host) node {
 	t.Helper()
 	n := node{host: newHost(t), store: openStore(t, t.TempDir())}
-	n.Service = New(n.host, n.store.Blockstore(), anyone)
+	n.Service = New(n.host, n.store.Blockstore(), anyone, anyone)
 	t.Cleanup(func() {
 		if err := n.Close(); err != nil {
 			t.Error(err)
@@ -90,7 +91,7 @@ func newNode(t testing.TB, peers ...host.Host) node {
 func serve(t testing.TB, bs blockstore.Blockstore) host.Host {
 	t.Helper()
 	h := newHost(t)
-	s := New(h, bs, anyone)
+	s := New(h, bs, anyone, anyone)
 	t.Cleanup(func() { s.Close() })
 	return h
 }
@@ -193,7 +194,7 @@ func TestFetchedIsDurable(t *testing.T) {
 	c := add(t, a.store, data)
 	h, dir := newHost(t), t.TempDir()
 	s := openStore(t, dir)
-	b := New(h, s.Blockstore(), anyone)
+	b := New(h, s.Blockstore(), anyone, anyone)
 	connect(t, h, a.host)
 	if err := b.Fetch(within(t), c, 100<<20); err != nil {
 		t.Fatal(err)
@@ -254,7 +255,7 @@ func TestFetchHealsDamage(t *testing.T) {
 		t.Fatalf("before: %v, %q", err, s.Damaged())
 	}
 	h := newHost(t)
-	b := New(h, s.Blockstore(), anyone)
+	b := New(h, s.Blockstore(), anyone, anyone)
 	defer b.Close()
 	if err := b.Fetch(within(t), c, 100<<20); !errors.Is(err, ErrAlone) {
 		t.Errorf("alone: %v", err)
@@ -610,7 +611,7 @@ func TestRowsAreOutOfReach(t *testing.T) {
 
 	s = openStore(t, dir)
 	h := newHost(t)
-	b := New(h, s.Blockstore(), anyone)
+	b := New(h, s.Blockstore(), anyone, anyone)
 	defer b.Close()
 	a := newAsker(t, h)
 	blockOf := map[string]bool{}
@@ -644,7 +645,7 @@ func TestOnlyTheAdmitted(t *testing.T) {
 	b := New(h, s.Blockstore(), func(p peer.ID) bool {
 		who := admitted.Load()
 		return who != nil && *who == p
-	})
+	}, anyone)
 	defer b.Close()
 	a := newAsker(t, h)
 	for _, kind := range []pb.Message_Wantlist_WantType{pb.Message_Wantlist_Block, pb.Message_Wantlist_Have} {
@@ -694,7 +695,7 @@ func TestSlowPeers(t *testing.T) {
 
 func TestStreamsPerPeer(t *testing.T) {
 	h := newHost(t)
-	l := limit(h)
+	l := limit(h, anyone)
 	var mu sync.Mutex
 	running, most, total := map[peer.ID]int{}, 0, 0
 	entered, done, release := make(chan peer.ID, 100), make(chan struct{}, 100), make(chan struct{})
@@ -745,6 +746,137 @@ func TestStreamsPerPeer(t *testing.T) {
 	l.close()
 	if slices.Contains(h.Mux().Protocols(), "/test") {
 		t.Error("the protocol is still served")
+	}
+}
+
+// TestLargeMessages: a peer that says that much will come, and sends nothing, has
+// memory taken for a few messages alone, and is interrupted where others need it.
+func TestLargeMessages(t *testing.T) {
+	h := newHost(t)
+	l := limit(h, func(peer.ID) bool { return false })
+	entered := make(chan struct{}, 100)
+	var full atomic.Bool
+	l.SetStreamHandler("/test", func(s lpnet.Stream) {
+		if _, err := binary.ReadUvarint(byteReader{s}); err == nil {
+			entered <- struct{}{}
+			io.Copy(io.Discard, s)
+		} else if errors.Is(err, errLength) && !full.Load() {
+			t.Error("a message is refused that could wait")
+		}
+		s.Reset()
+	})
+	for i := range largeMessages / largePerPeer {
+		from := newHost(t)
+		connect(t, from, h)
+		for range streamsPerPeer {
+			s, err := from.NewStream(context.Background(), h.ID(), "/test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Write(binary.AppendUvarint(nil, 4<<20)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range largePerPeer {
+			<-entered
+		}
+		if got := l.large.Taken(); got != (i+1)*largePerPeer {
+			t.Errorf("%d large messages are read", got)
+		}
+	}
+	full.Store(true)
+	other := newHost(t)
+	connect(t, other, h)
+	s, err := other.NewStream(context.Background(), h.ID(), "/test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := random(1, 1<<20)
+	if _, err := s.Write(append(binary.AppendUvarint(nil, uint64(len(body))), body...)); err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+}
+
+type byteReader struct{ io.Reader }
+
+func (r byteReader) ReadByte() (byte, error) {
+	var b [1]byte
+	_, err := io.ReadFull(r, b[:])
+	return b[0], err
+}
+
+// TestLengths: whatever is read, in whatever pieces, is what has come.
+func TestLengths(t *testing.T) {
+	h := newHost(t)
+	l := limit(h, anyone)
+	var sent []byte
+	for _, size := range []int{0, 1, 127, 128, smallMessage, smallMessage + 1, 1 << 20} {
+		sent = append(binary.AppendUvarint(sent, uint64(size)), random(uint64(size), size)...)
+	}
+	got := make(chan []byte)
+	l.SetStreamHandler("/test", func(s lpnet.Stream) {
+		b, _ := io.ReadAll(s)
+		got <- b
+	})
+	from := newHost(t)
+	connect(t, from, h)
+	for name, c := range map[string]struct{ send, want []byte }{
+		"messages": {sent, sent}, "endless length": {bytes.Repeat([]byte{0xff}, 20), bytes.Repeat([]byte{0xff}, 4)},
+	} {
+		s, err := from.NewStream(context.Background(), h.ID(), "/test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { s.Write(c.send); s.CloseWrite() }()
+		if b := <-got; !bytes.Equal(b, c.want) {
+			t.Errorf("%s: %d bytes of %d", name, len(b), len(c.want))
+		}
+	}
+	if l.large.Taken() != 0 {
+		t.Errorf("%d places are still taken", l.large.Taken())
+	}
+}
+
+// TestDrawing: who asks for the same again and again gets it until it has drawn
+// what it may, and others are served meanwhile.
+func TestDrawing(t *testing.T) {
+	a := newNode(t)
+	data := random(1, 1<<20)
+	c := add(t, a.store, data)
+	greedy, modest := newAsker(t, a.host), newAsker(t, a.host)
+	ask := func(n *asker) int {
+		got, _ := n.ask(t, a.host, pb.Message_Wantlist_Block, []cid.Cid{c.Cid})
+		return len(got)
+	}
+	if ask(greedy) != 1 || ask(greedy) != 1 {
+		t.Fatal("a block does not come")
+	}
+	a.Service.host.draw(greedy.net.Self(), 0)
+	for range 10 {
+		a.Service.host.drawers[greedy.net.Self()].ReserveN(time.Now(), drawBurst)
+	}
+	if ask(greedy) != 0 {
+		t.Error("who has drawn enough gets more")
+	}
+	if ask(modest) != 1 {
+		t.Error("the other one gets nothing")
+	}
+	s, err := a.Service.host.NewStream(context.Background(), greedy.net.Self(), a.Service.host.protocols...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Write(make([]byte, smallMessage)); err != nil {
+		t.Errorf("what this node asks for is not sent: %v", err)
+	}
+	if _, err := s.Write(make([]byte, smallMessage+1)); !errors.Is(err, errDrawn) {
+		t.Errorf("what was asked for before is sent: %v", err)
+	}
+	for i := range 2 * maxDrawers {
+		a.Service.host.draw(peer.ID(fmt.Sprint(i)), 1)
+	}
+	if n := len(a.Service.host.drawers); n > maxDrawers {
+		t.Errorf("%d peers are remembered", n)
 	}
 }
 

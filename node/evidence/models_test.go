@@ -37,7 +37,8 @@ func newPlace(t *testing.T) *place {
 	if err != nil {
 		t.Fatal(err)
 	}
-	peers := artifacts.New(h, store.Blockstore(), func(peer.ID) bool { return true })
+	anyone := func(peer.ID) bool { return true }
+	peers := artifacts.New(h, store.Blockstore(), anyone, anyone)
 	t.Cleanup(func() {
 		for _, close := range []func() error{peers.Close, h.Close, store.Close} {
 			if err := close(); err != nil {

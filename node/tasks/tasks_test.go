@@ -68,7 +68,7 @@ func started(t *testing.T, h *home.Home) (tasks *Tasks, stop func()) {
 	}
 	anyone := func(peer.ID) bool { return true }
 	vectors := exchange.New(nobody, "test", store.Vectors(), anyone, anyone, nil)
-	inputs := artifacts.New(nobody, store.Blockstore(), anyone)
+	inputs := artifacts.New(nobody, store.Blockstore(), anyone, anyone)
 	ctx, quit := context.WithCancel(context.Background())
 	tasks = New(ctx, Config{
 		Home: h, Store: store, Log: l, Book: book, Datasets: datasets.New(h, book), Models: models.New(store, inputs, l), Exchange: vectors,
