@@ -74,7 +74,11 @@ func copyInto(dir, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(to, from)
+	info, err := from.Stat()
+	if err == nil {
+		size := dataEnd(from, info.Size())
+		_, err = io.Copy(to, io.NewSectionReader(from, 0, size))
+	}
 	return errors.Join(err, to.Sync(), to.Close(), syncDir(dir))
 }
 

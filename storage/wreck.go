@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -121,7 +122,30 @@ func (w *wreck) add(path string) error {
 	return nil
 }
 
-// mapped returns the content of a file, which nobody writes to.
+// dataEnd is where the data of a file ends, and a hole begins that goes to its end.
+// Logs are made as long as they may become. A file system in memory fills a hole
+// that is read through a map, and so the disk.
+func dataEnd(f *os.File, size int64) int64 {
+	const seekData, seekHole = 3, 4
+	if runtime.GOOS != "linux" {
+		return size
+	}
+	for end := int64(0); ; {
+		data, err := f.Seek(end, seekData)
+		if errors.Is(err, syscall.ENXIO) {
+			return end
+		}
+		if err == nil {
+			end, err = f.Seek(data, seekHole)
+		}
+		if err != nil {
+			return size
+		}
+	}
+}
+
+// mapped returns the content of a file, which nobody writes to, without a hole at its
+// end.
 func mapped(path string) (b []byte, unmap func(), err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -129,10 +153,14 @@ func mapped(path string) (b []byte, unmap func(), err error) {
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
+	if err != nil {
 		return nil, func() {}, err
 	}
-	b, err = syscall.Mmap(int(f.Fd()), 0, int(info.Size()), syscall.PROT_READ, syscall.MAP_PRIVATE)
+	size := dataEnd(f, info.Size())
+	if size == 0 {
+		return nil, func() {}, nil
+	}
+	b, err = syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_PRIVATE)
 	return b, func() { _ = syscall.Munmap(b) }, err
 }
 
