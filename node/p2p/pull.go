@@ -34,7 +34,7 @@ const (
 	maxPull     = 64 << 20 // bytes of records in one conversation; the rest comes with the next
 	// So many pulls are served at a time, and so many of each peer.
 	pullSeats, pullSeatsEach = 64, 4
-	maxAsks     = 1 << 14  // in one conversation
+	maxAsks                  = 1 << 14 // in one conversation
 
 	// When pull has brought so few records, a gap was healed that nodes behind
 	// this one may have too, and gossip tells them. A node that catches up
