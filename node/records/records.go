@@ -100,7 +100,7 @@ func New(c Config) *Book {
 
 // meet notes whom the node is enrolled in a task with.
 func (b *Book) meet(r record.Record) {
-	if r.Kind != record.KindEnrolment || r.Author != record.NodeIDOf(b.Key.Public().(ed25519.PublicKey)) {
+	if r.Kind != record.KindEnrolment || r.Author != b.self() {
 		return
 	}
 	id, _ := record.ParseCID(r.Subject) // which was checked
@@ -110,6 +110,8 @@ func (b *Book) meet(r record.Record) {
 		b.fellows[node] = true
 	}
 }
+
+func (b *Book) self() record.NodeID { return record.NodeIDOf(b.Key.Public().(ed25519.PublicKey)) }
 
 func (b *Book) knows(id record.NodeID) bool {
 	b.mu.RLock()
@@ -337,6 +339,9 @@ func (b *Book) isNewest(r record.Record) bool {
 
 // tooMuch refuses what is more than a node holds of others.
 func (b *Book) tooMuch(r record.Record) error {
+	if r.Author == b.self() { // its own come back from peers where the disk has lost them
+		return nil
+	}
 	if (r.Kind == record.KindManifest || r.Kind == record.KindTask) && len(b.Store.Newest(r.Slot)) == 0 && b.Store.Slots(r.Kind, r.Author) >= maxByAuthor {
 		return fmt.Errorf("%s has published more than %d records of kind %q; further ones are ignored", r.Author, maxByAuthor, r.Kind)
 	}

@@ -212,6 +212,9 @@ func TestQuotas(t *testing.T) {
 		t.Errorf("the log says %q", last)
 	}
 	send("friend", p2p.Accept)
+	for range 11 {
+		send("self", p2p.Accept)
+	}
 
 	tk := task.New("a task", dataset.Encoding{
 		Target: "y", Classes: []string{"no", "yes"}, Positive: "yes",
