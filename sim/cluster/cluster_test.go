@@ -69,7 +69,7 @@ func leaks(t *testing.T) {
 
 func run(t *testing.T, cfg sim.Config) sim.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	res, err := Run(ctx, cfg)
 	if err != nil {
