@@ -128,8 +128,8 @@ const (
 
 	// A stream moves some bytes in this time or is given up.
 	moveTime = 15 * time.Second
-	// A stream that moves nothing for so long leaves its slot to others meanwhile.
-	slotTime = 100 * time.Millisecond
+	// A stream that takes so long for a piece leaves its slot to others meanwhile.
+	slotTime = time.Second
 )
 
 // New serves vectors to, and fetches them from, the connected peers that allow

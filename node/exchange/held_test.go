@@ -208,6 +208,11 @@ func TestSlowStreams(t *testing.T) {
 		defer x.slots.mu.Unlock()
 		return x.slots.free == 0 && len(x.slots.waiting) > 100
 	})
+	until(t, "they have half of them", func() bool {
+		x.slots.mu.Lock()
+		defer x.slots.mu.Unlock()
+		return len(x.slots.idlers) == 10 && x.slots.free == maxSlots/2
+	})
 	b := vectorOf(2, 20*ChunkSize)
 	provide(t, x, b)
 	y := newNode(t, newMemory())

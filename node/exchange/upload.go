@@ -245,9 +245,8 @@ func (v *vector) pick(a ask, now time.Time) []int {
 }
 
 // write tells what there is to tell and sends what was promised, until ctx ends.
-// A peer that takes nothing for a moment gives its slot to others until it is its
-// turn again; then the chunk is read anew, since many that wait would fill the
-// memory.
+// A peer that is too slow gives its slot to others until it is its turn again; then
+// the chunk is read anew, since many that wait would fill the memory.
 func (u *upload) write(ctx context.Context, s network.Stream) error {
 	slots := u.x.slots
 	var (
@@ -309,7 +308,7 @@ func (u *upload) write(ctx context.Context, s network.Stream) error {
 			return err
 		default:
 			stuck += slotTime
-			slots.release(t, n > 0)
+			slots.release(t, false)
 			t, chunk, frame = slots.request(u.peer), nil, nil
 			continue
 		}
