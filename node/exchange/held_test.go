@@ -68,7 +68,8 @@ func TestNothingIsStoredOfWhatIsReleased(t *testing.T) {
 		once.Do(func() { releasing.Go(h.Release) })
 		return nil
 	}
-	if _, err := h.Fetch(t.Context()); !errors.Is(err, ErrReleased) {
+	// All of it may have come before the release, which another goroutine makes.
+	if _, err := h.Fetch(t.Context()); err != nil && !errors.Is(err, ErrReleased) {
 		t.Errorf("fetched: %v", err)
 	}
 	releasing.Wait()
