@@ -29,6 +29,12 @@ func TestLargeVectors(t *testing.T) {
 	s[1].kill()
 	s[1].start()
 	cid := model(t, id, s...)
+	// Its vectors are gone with the task, and it is done all the same.
+	s[2].kill()
+	s[2].start()
+	if again := model(t, id, s[2]); again != cid {
+		t.Errorf("after a restart, the model is %s", again)
+	}
 	var shown api.ShownModel
 	s[2].json(&shown, "model", "show", cid)
 	if got := len(shown.Bias) * (1 + len(shown.Columns)); got != 8*(features+1) || got*8 <= 32<<10 {

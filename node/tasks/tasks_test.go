@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"village/node/api"
@@ -36,6 +37,9 @@ func (silence) Publish(record.Record) error                { return nil }
 func (silence) Deliver(context.Context, record.Record) int { return 0 }
 func (silence) SyncSoon()                                  {}
 
+// hosts are those of the nodes that run.
+var hosts = map[*Tasks]host.Host{}
+
 // alone returns the tasks of a node without peers, with a dataset of its own.
 func alone(t *testing.T) *Tasks {
 	t.Helper()
@@ -53,6 +57,15 @@ func newHome(t *testing.T) *home.Home {
 	return h
 }
 
+func newHost(t *testing.T) host.Host {
+	t.Helper()
+	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay(), libp2p.Ping(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
 // started returns the tasks of a home, which must be stopped.
 func started(t *testing.T, h *home.Home) (tasks *Tasks, stop func()) {
 	t.Helper()
@@ -62,24 +75,23 @@ func started(t *testing.T, h *home.Home) (tasks *Tasks, stop func()) {
 	}
 	l := log.New(slog.New(slog.DiscardHandler))
 	book := records.New(records.Config{Key: h.Key, Federation: "test", Store: store, Log: l, Knows: h.Knows, AuthorBytes: 1 << 30, StrangersBytes: 1 << 30})
-	nobody, err := libp2p.New(libp2p.NoListenAddrs)
-	if err != nil {
-		t.Fatal(err)
-	}
+	own := newHost(t)
 	anyone := func(peer.ID) bool { return true }
-	vectors := exchange.New(nobody, "test", store.Vectors(), anyone, anyone, nil)
-	inputs := artifacts.New(nobody, store.Blockstore(), anyone, anyone)
+	vectors := exchange.New(own, "test", store.Vectors(), anyone, anyone, nil)
+	inputs := artifacts.New(own, store.Blockstore(), anyone, anyone)
 	ctx, quit := context.WithCancel(context.Background())
 	tasks = New(ctx, Config{
 		Home: h, Store: store, Log: l, Book: book, Datasets: datasets.New(h, book), Models: models.New(store, inputs, l), Exchange: vectors,
 	})
+	hosts[tasks] = own
 	book.Start(silence{}, tasks.Deliver)
 	tasks.Resume()
 	stop = func() {
 		quit()
 		tasks.Wait()
 		vectors.Close()
-		if err := errors.Join(inputs.Close(), nobody.Close(), store.Close()); err != nil {
+		delete(hosts, tasks)
+		if err := errors.Join(inputs.Close(), own.Close(), store.Close()); err != nil {
 			t.Error(err)
 		}
 	}

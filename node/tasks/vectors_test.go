@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	blocks "github.com/ipfs/go-block-format"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"village/node/api"
 	"village/node/exchange"
@@ -363,5 +364,51 @@ func TestUselessInputs(t *testing.T) {
 				t.Error("the same inputs are fetched again")
 			}
 		})
+	}
+}
+
+// TestVectorsAreRelayed: a node that a task does not name passes its vectors on
+// between those that reach each other through it alone.
+func TestVectorsAreRelayed(t *testing.T) {
+	tasks := alone(t)
+	anyone := func(peer.ID) bool { return true }
+	exchanging := func() *exchange.Exchange {
+		store, err := storage.OpenLight(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := newHost(t)
+		x := exchange.New(h, "test", store.Vectors(), anyone, anyone, nil)
+		t.Cleanup(func() {
+			x.Close()
+			if err := errors.Join(h.Close(), store.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+		between := hosts[tasks]
+		if err := h.Connect(t.Context(), peer.AddrInfo{ID: between.ID(), Addrs: between.Addrs()}); err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	author, other := exchanging(), exchanging()
+	a := newAnother(t, tasks, 1)
+	tk := wide(t, tasks, a.id)
+	id := a.proposes(tk)
+	a.enrols(id, tk)
+	vector := bytes.Repeat([]byte("a vector"), tk.Length(tk.Everyone()))
+	if _, err := author.Provide(a.id, vector); err != nil {
+		t.Fatal(err)
+	}
+	a.announces(id, 1, vector)
+	held, err := other.Hold(a.id, exchange.Announce(vector))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := held.Fetch(t.Context()); err != nil || !bytes.Equal(got, vector) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if tasks.is(t, id, func(r *run) bool { return r.works() }) {
+		t.Error("the node between works with what it passes on")
 	}
 }
