@@ -4,6 +4,7 @@
 package contact
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -37,12 +38,10 @@ func Of(r record.Record) (Contact, error) {
 	case err != nil:
 	case r.Kind != record.KindContact || r.Subject != "" || r.Number == 0:
 		err = errors.New("it stands in another place")
-	case len(c.Nation) != 3 || strings.Trim(c.Nation, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "":
-		err = errors.New("a nation is a code of three capital letters")
 	case len(c.Addresses) > MaxAddresses:
 		err = fmt.Errorf("%d addresses, at most %d", len(c.Addresses), MaxAddresses)
 	default:
-		err = task.CheckName(c.Name)
+		err = cmp.Or(task.CheckNation(c.Nation), task.CheckName(c.Name))
 	}
 	suffix := "/p2p/" + r.Author.String()
 	for _, a := range c.Addresses {

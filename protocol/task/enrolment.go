@@ -39,6 +39,14 @@ func CheckMoments(m dataset.Moments, width int) error {
 	return nil
 }
 
+// CheckNation refuses what is no code of a nation, as far as its form goes.
+func CheckNation(code string) error {
+	if len(code) != 3 || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		return errors.New("a nation is a code of three capital letters")
+	}
+	return nil
+}
+
 // EnrolmentOf reads an enrolment record and checks it against its task.
 func EnrolmentOf(r record.Record, t Task) (Enrolment, error) {
 	var e Enrolment
@@ -52,8 +60,8 @@ func EnrolmentOf(r record.Record, t Task) (Enrolment, error) {
 	if err == nil {
 		err = CheckName(e.Node)
 	}
-	if err == nil && (len(e.Nation) != 3 || strings.Trim(e.Nation, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "") {
-		err = errors.New("a nation is a code of three capital letters")
+	if err == nil {
+		err = CheckNation(e.Nation)
 	}
 	if err != nil {
 		return Enrolment{}, fmt.Errorf("%w: enrolment: %w", ErrInvalid, err)
