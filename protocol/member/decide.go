@@ -115,14 +115,20 @@ func (m *Member) rosterApplication(now time.Duration) agree.Application {
 
 func (m *Member) enrolment(cid record.CID) *task.Enrolled {
 	for i := range m.seats {
-		s := &m.seats[i]
-		if s.enrolled != nil && s.enrolled.CID == cid {
-			return s.enrolled
+		if e := m.seats[i].enrolment(cid); e != nil {
+			return e
 		}
-		for j := range s.others {
-			if s.others[j].CID == cid {
-				return &s.others[j]
-			}
+	}
+	return nil
+}
+
+func (s *seat) enrolment(cid record.CID) *task.Enrolled {
+	if s.enrolled != nil && s.enrolled.CID == cid {
+		return s.enrolled
+	}
+	for j := range s.others {
+		if s.others[j].CID == cid {
+			return &s.others[j]
 		}
 	}
 	return nil
@@ -360,10 +366,15 @@ func (m *Member) judge(now time.Duration, c task.FinalContent) agree.Verdict {
 			if p.Round == 0 || p.Round > c.Round || p.Round+m.task.Recent() < c.Round {
 				return agree.Bad
 			}
-			if e := m.enrolment(p.Enrolment); e == nil || s.proof != nil {
+			e := s.enrolment(p.Enrolment)
+			if e == nil {
+				e = m.enrolment(p.Enrolment)
+			}
+			if e == nil || s.proof != nil {
 				pend(false)
 				continue
-			} else if e.Author != s.id || e.Moments.Count != p.Weight {
+			}
+			if e.Author != s.id || e.Moments.Count != p.Weight {
 				return agree.Bad
 			}
 			u := m.find(i, p.Update)
