@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Of one peer, and of one message that concerns no peer, so many lines are written at
@@ -20,32 +22,29 @@ const (
 type limits struct {
 	mu      sync.Mutex
 	buckets map[string]*bucket
-	all     bucket // of all peers
+	all     *bucket // of all peers
 }
 
-func newLimits() *limits { return &limits{buckets: map[string]*bucket{}} }
+func newLimits() *limits {
+	return &limits{buckets: map[string]*bucket{}, all: newBucket(allBurst, allEvery)}
+}
 
-// bucket is how many lines may yet be written, and how many were left out. It fills as
-// time goes by.
+// bucket is how many lines may yet be written, and how many were left out.
 type bucket struct {
-	left    float64
-	at      time.Time
+	limit   *rate.Limiter
 	leftOut int
 }
 
-func (b *bucket) take(now time.Time, most float64, every time.Duration) bool {
-	if b.at.IsZero() {
-		b.left = most
-	} else if gone := now.Sub(b.at); gone > 0 {
-		b.left = min(most, b.left+float64(gone)/float64(every))
-	}
-	b.at = now
-	if b.left < 1 {
+func newBucket(most int, every time.Duration) *bucket {
+	return &bucket{limit: rate.NewLimiter(rate.Every(every), most)}
+}
+
+func (b *bucket) take(now time.Time) bool {
+	ok := b.limit.AllowN(now, 1)
+	if !ok {
 		b.leftOut++
-		return false
 	}
-	b.left--
-	return true
+	return ok
 }
 
 // pass says whether a line may be written, and how many like it were left out before.
@@ -61,10 +60,10 @@ func (l *limits) pass(now time.Time, peer, message string) (leftOut int, ok bool
 		if len(l.buckets) >= maxBuckets {
 			clear(l.buckets)
 		}
-		b = &bucket{}
+		b = newBucket(burst, every)
 		l.buckets[key] = b
 	}
-	if !b.take(now, burst, every) || peer != "" && !l.all.take(now, allBurst, allEvery) {
+	if !b.take(now) || peer != "" && !l.all.take(now) {
 		return 0, false
 	}
 	leftOut = b.leftOut + l.all.leftOut
