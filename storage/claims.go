@@ -88,8 +88,12 @@ func claimOf(e journal.Entry) (c claim, err error) {
 	return c, err
 }
 
+func recordClaimOf(slot record.Slot, number uint64, c record.CID) recordClaim {
+	return recordClaim{Author: slot.Author, CID: c, Kind: slot.Kind, Number: number, Subject: slot.Subject}
+}
+
 func claimRecordOf(slot record.Slot, number uint64, c record.CID) (journal.Entry, error) {
-	b, err := record.Encode(recordClaim{Author: slot.Author, CID: c, Kind: slot.Kind, Number: number, Subject: slot.Subject})
+	b, err := record.Encode(recordClaimOf(slot, number, c))
 	return journal.Entry{Kind: claimRecord, Body: b}, err
 }
 

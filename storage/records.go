@@ -40,6 +40,8 @@ type index struct {
 	groups map[string]*group
 	proofs map[record.CID]half
 	bytes  map[record.NodeID]uint64 // of the records in slots, by author
+
+	allBytes uint64 // of these
 }
 
 // half is one of the two records of a proof of equivocation. They are members of
@@ -66,7 +68,7 @@ func byBytes(a, b record.CID) int { return strings.Compare(a.KeyString(), b.KeyS
 
 func (x *index) reset() {
 	x.slots, x.slotOf, x.groups = map[record.Slot][]held{}, map[record.CID]record.Slot{}, map[string]*group{}
-	x.proofs, x.bytes = map[record.CID]half{}, map[record.NodeID]uint64{}
+	x.proofs, x.bytes, x.allBytes = map[record.CID]half{}, map[record.NodeID]uint64{}, 0
 }
 
 func (x *index) add(slot record.Slot, h held) {
@@ -76,6 +78,7 @@ func (x *index) add(slot record.Slot, h held) {
 	})
 	x.slotOf[h.cid] = slot
 	x.bytes[slot.Author] += uint64(h.bytes)
+	x.allBytes += uint64(h.bytes)
 	x.join(slot.Group(), h.cid)
 }
 
@@ -123,6 +126,7 @@ func (x *index) remove(c record.CID) {
 	x.slots[slot] = slices.DeleteFunc(x.slots[slot], func(h held) bool {
 		if h.cid == c {
 			x.bytes[slot.Author] -= uint64(h.bytes)
+			x.allBytes -= uint64(h.bytes)
 		}
 		return h.cid == c
 	})
@@ -412,9 +416,8 @@ func (s *Store) dropRecord(c record.CID) {
 	slot, known := s.index.slotOf[c]
 	if known {
 		i := slices.IndexFunc(s.index.slots[slot], func(h held) bool { return h.cid == c })
-		number := s.index.slots[slot][i].number
 		s.damage.Lock()
-		s.absent[c] = recordClaim{Author: slot.Author, CID: c, Kind: slot.Kind, Number: number, Subject: slot.Subject}
+		s.absent[c] = recordClaimOf(slot, s.index.slots[slot][i].number, c)
 		s.damage.Unlock()
 		s.index.remove(c)
 	}
@@ -548,6 +551,13 @@ func (s *Store) RecordBytes() map[record.NodeID]uint64 {
 	s.index.RLock()
 	defer s.index.RUnlock()
 	return maps.Clone(s.index.bytes)
+}
+
+// BytesOf is how many bytes of records are held of an author, and of all together.
+func (s *Store) BytesOf(author record.NodeID) (own, all uint64) {
+	s.index.RLock()
+	defer s.index.RUnlock()
+	return s.index.bytes[author], s.index.allBytes
 }
 
 // Group returns the CIDs of all held records of a group, sorted by their bytes.

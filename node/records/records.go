@@ -345,15 +345,15 @@ func (b *Book) tooMuch(r record.Record) error {
 	if (r.Kind == record.KindManifest || r.Kind == record.KindTask) && len(b.Store.Newest(r.Slot)) == 0 && b.Store.Slots(r.Kind, r.Author) >= maxByAuthor {
 		return fmt.Errorf("%s has published more than %d records of kind %q; further ones are ignored", r.Author, maxByAuthor, r.Kind)
 	}
-	held := b.Store.RecordBytes()
 	size := uint64(len(r.Bytes))
-	if held[r.Author]+size > b.AuthorBytes {
+	own, all := b.Store.BytesOf(r.Author)
+	if own+size > b.AuthorBytes {
 		return fmt.Errorf("the records of %s have more than %d MiB, and further ones are ignored; author_mib in config.toml allows more", r.Author, b.AuthorBytes>>20)
 	}
-	if b.knows(r.Author) {
-		return nil
+	if all+size <= b.StrangersBytes || b.knows(r.Author) {
+		return nil // which is nearly always so, and costs nothing to tell
 	}
-	for author, bytes := range held {
+	for author, bytes := range b.Store.RecordBytes() {
 		if !b.knows(author) {
 			size += bytes
 		}
